@@ -1,0 +1,34 @@
+"""langmesh: ordinary LangGraph graphs as an event-driven mesh of microservices over NATS.
+
+Modules, lowest first; arrows only point down (see docs/architecture.md):
+``errors clock settings`` → ``wire`` → ``telemetry`` → ``bus | registry | embedded`` → ``graphs`` →
+``agent | coordinator | client`` → ``stack`` → ``testing | bench`` → ``cli``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from langmesh.agent import Agent
+    from langmesh.agent.context import current
+    from langmesh.graphs.lazy import lazy
+
+__version__ = "0.1.0"
+
+__all__ = ["Agent", "__version__", "current", "lazy"]
+
+_HOMES = {
+    "Agent": "langmesh.agent",
+    "current": "langmesh.agent.context",
+    "lazy": "langmesh.graphs.lazy",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import the public names on first use: the command line must not pay for LangGraph."""
+    from importlib import import_module
+
+    if (home := _HOMES.get(name)) is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(home), name)

@@ -1,0 +1,145 @@
+"""Settings of a process, read once from the environment into a frozen struct.
+
+Names follow the vendors' where they exist (``NATS_URL``, ``ETCD_ENDPOINTS``, ``OTEL_*``); everything else
+starts with ``LANGMESH_`` and an unknown one is an error, so that a misspelt setting never goes unnoticed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from langmesh.errors import ErrorCode, MeshError
+
+
+def _setting(env: str, default: Any, parse: Callable[[str], Any], purpose: str) -> Any:
+    return field(default=default, metadata={"env": env, "parse": parse, "purpose": purpose})
+
+
+def _positive_int(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError("expected a whole number of at least 1")
+    return value
+
+
+def _ratio(text: str) -> float:
+    value = float(text)
+    if not 0.0 <= value <= 1.0:
+        raise ValueError("expected a number from 0 to 1")
+    return value
+
+
+def _flag(text: str) -> bool:
+    if text.lower() in {"1", "true", "yes", "on"}:
+        return True
+    if text.lower() in {"0", "false", "no", "off", ""}:
+        return False
+    raise ValueError("expected true or false")
+
+
+def _level(text: str) -> str:
+    if text.upper() not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
+        raise ValueError("expected DEBUG, INFO, WARNING or ERROR")
+    return text.upper()
+
+
+def _endpoints(text: str) -> tuple[str, ...]:
+    parts = tuple(p.strip().removeprefix("http://") for p in text.split(",") if p.strip())
+    for part in parts:
+        host, _, port = part.rpartition(":")
+        if not host or not port.isdigit():
+            raise ValueError(f"expected HOST:PORT, got {part!r}")
+    if not parts:
+        raise ValueError("expected HOST:PORT[,HOST:PORT…]")
+    return parts
+
+
+def _nats_url(text: str) -> str:
+    if not text.startswith(("nats://", "tls://", "ws://", "wss://")):
+        raise ValueError("expected nats://HOST:PORT")
+    return text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that a langmesh process takes from its environment."""
+
+    nats_url: str = _setting(
+        "NATS_URL", "nats://127.0.0.1:4222", _nats_url, "nats-server to connect to"
+    )
+    etcd_endpoints: tuple[str, ...] = _setting(
+        "ETCD_ENDPOINTS",
+        ("127.0.0.1:2379",),
+        _endpoints,
+        "etcd members, HOST:PORT, comma-separated",
+    )
+    otlp_endpoint: str = _setting(
+        "OTEL_EXPORTER_OTLP_ENDPOINT", "", str, "collector for spans; none when empty"
+    )
+    otlp_protocol: str = _setting(
+        "OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", str, "grpc or http/protobuf"
+    )
+    tenant: str = _setting("LANGMESH_TENANT", "default", str, "tenant of this process")
+    release: str = _setting("LANGMESH_RELEASE", "v1", str, "release of this agent")
+    max_in_flight: int = _setting(
+        "LANGMESH_MAX_IN_FLIGHT", 16, _positive_int, "tasks that an agent runs at once, per node"
+    )
+    max_runs: int = _setting(
+        "LANGMESH_MAX_RUNS", 256, _positive_int, "runs that a coordinator drives at once"
+    )
+    deliveries_max: int = _setting(
+        "LANGMESH_DELIVERIES_MAX", 5, _positive_int, "deliveries after which a task is poison"
+    )
+    threads_max: int = _setting(
+        "LANGMESH_THREADS_MAX", 10_000, _positive_int, "idle threads kept in a coordinator's memory"
+    )
+    sample_ratio: float = _setting(
+        "LANGMESH_SAMPLE_RATIO", 1.0, _ratio, "share of runs that are traced"
+    )
+    log_level: str = _setting("LANGMESH_LOG_LEVEL", "INFO", _level, "lowest level that is logged")
+    record_content: bool = _setting(
+        "LANGMESH_RECORD_CONTENT", False, _flag, "put inputs and outputs on spans"
+    )
+    model: str = _setting(
+        "LANGMESH_MODEL", "", str, "chat model for the sample agents, as init_chat_model takes it"
+    )
+    corpus: str = _setting("LANGMESH_CORPUS", "", str, "folder that the sample researcher reads")
+    home: str = _setting("LANGMESH_HOME", ".mesh", str, "folder of the local stack's state")
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings.
+
+    Raises:
+        MeshError: INVALID_SETTING naming the variable, its value and what it takes.
+    """
+    environ = os.environ if environ is None else environ
+    known = {f.metadata["env"]: f for f in fields(Settings)}
+    for name in environ:
+        if name.startswith("LANGMESH_") and name not in known:
+            raise MeshError(
+                ErrorCode.INVALID_SETTING,
+                f"{name} is not a setting",
+                remedy=f"Known settings: {', '.join(sorted(known))}.",
+            )
+    values: dict[str, Any] = {}
+    for name, spec in known.items():
+        text = environ.get(name)
+        if text is None or (text == "" and spec.default != ""):
+            continue
+        try:
+            values[spec.name] = spec.metadata["parse"](text)
+        except ValueError as exc:
+            raise MeshError(
+                ErrorCode.INVALID_SETTING, f"{name}={text!r}: {exc}", remedy="Correct or unset it."
+            ) from exc
+    if values.get("otlp_protocol", "grpc") not in {"grpc", "http/protobuf"}:
+        raise MeshError(
+            ErrorCode.INVALID_SETTING,
+            f"OTEL_EXPORTER_OTLP_PROTOCOL={values['otlp_protocol']!r}: expected grpc or http/protobuf",
+            remedy="Correct or unset it.",
+        )
+    return Settings(**values)

@@ -1,0 +1,165 @@
+"""Subjects: the only place where they are built, matched and taken apart.
+
+Every subject is ``mesh.v1.<kind>.…`` with the kind first, so that permissions and wildcards select by
+kind. All parts are tokens of ``names``; callers pass names, never tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from langmesh.errors import ErrorCode, MeshError
+from langmesh.wire.names import from_token, to_token
+
+ROOT = "mesh.v1"
+
+SUBMIT_ALL = f"{ROOT}.submit.*.*"
+EXEC_ALL = f"{ROOT}.exec.*.*.*.*"
+SLOT_ALL = f"{ROOT}.slot.*.*.*.*.*"
+LOG_ALL = f"{ROOT}.log.>"
+ACTIVE_ALL = f"{ROOT}.active.*.*.*"
+EVENT_ALL = f"{ROOT}.event.*.*.*.*"
+REJECT_ALL = f"{ROOT}.reject.*.*"
+CHUNK_ALL = f"{ROOT}.chunk.*.*.*.*.*"
+DEAD_ALL = f"{ROOT}.dead.*.*.*"
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitSubject:
+    """The names in a submission's subject."""
+
+    tenant: str
+    graph: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExecSubject:
+    """The names in an execution subject."""
+
+    tenant: str
+    graph: str
+    node: str
+    release: str
+
+
+def submit(tenant: str, graph: str) -> str:
+    """Where anyone submits a run of a graph."""
+    return f"{ROOT}.submit.{_t(tenant, 'tenant')}.{_t(graph, 'graph')}"
+
+
+def parse_submit(subject: str) -> SubmitSubject:
+    """Take a submission's subject apart.
+
+    Raises:
+        MeshError: INVALID_NAME if a part is not a token.
+    """
+    tenant, graph = _parts(subject, "submit", 2)
+    return SubmitSubject(from_token(tenant), from_token(graph))
+
+
+def rpc(tenant: str, verb: str) -> str:
+    """Where a client asks a coordinator; verbs such as ``run.get`` keep their dot."""
+    return f"{ROOT}.rpc.{_t(tenant, 'tenant')}.{verb}"
+
+
+def execution(tenant: str, graph: str, node: str, release: str) -> str:
+    """Where the coordinator sends the tasks of one release of a node."""
+    return (
+        f"{ROOT}.exec.{_t(tenant, 'tenant')}.{_t(graph, 'graph')}"
+        f".{_t(node, 'node')}.{_t(release, 'release')}"
+    )
+
+
+def parse_execution(subject: str) -> ExecSubject:
+    """Take an execution subject apart.
+
+    Raises:
+        MeshError: INVALID_NAME if it is not one.
+    """
+    tenant, graph, node, release = _parts(subject, "exec", 4)
+    return ExecSubject(from_token(tenant), from_token(graph), from_token(node), from_token(release))
+
+
+def slot(partition: int, tenant: str, graph: str, node: str, cap: str) -> str:
+    """Where the outcome of one attempt of one task is written, once."""
+    return (
+        f"{ROOT}.slot.{partition}.{_t(tenant, 'tenant')}.{_t(graph, 'graph')}"
+        f".{_t(node, 'node')}.{cap}"
+    )
+
+
+def slot_cap(subject: str) -> str:
+    """The capability at the end of a slot's subject."""
+    return subject.rpartition(".")[2]
+
+
+def log(partition: int, tenant: str, thread: str, namespace: str = "") -> str:
+    """The chain of a thread's entries, written by the partition's owner only."""
+    base = f"{ROOT}.log.{partition}.{_t(tenant, 'tenant')}.{_t(thread, 'thread')}"
+    return f"{base}.{_t(namespace, 'namespace')}" if namespace else base
+
+
+def active(partition: int, tenant: str, thread: str) -> str:
+    """The marker of a thread with an unfinished run."""
+    return f"{ROOT}.active.{partition}.{_t(tenant, 'tenant')}.{_t(thread, 'thread')}"
+
+
+def event(tenant: str, graph: str, thread: str, run: str) -> str:
+    """Where the progress and the result of one run are published."""
+    return (
+        f"{ROOT}.event.{_t(tenant, 'tenant')}.{_t(graph, 'graph')}"
+        f".{_t(thread, 'thread')}.{_t(run, 'run')}"
+    )
+
+
+def events_of_graph(tenant: str, graph: str) -> str:
+    """Wildcard over the events of all runs of a graph."""
+    return f"{ROOT}.event.{_t(tenant, 'tenant')}.{_t(graph, 'graph')}.*.*"
+
+
+def events_of_run(run: str) -> str:
+    """Wildcard over the events of a run whose tenant, graph and thread are unknown."""
+    return f"{ROOT}.event.*.*.*.{_t(run, 'run')}"
+
+
+def reject(tenant: str, graph: str) -> str:
+    """Where refused submissions are answered."""
+    return f"{ROOT}.reject.{_t(tenant, 'tenant')}.{_t(graph, 'graph')}"
+
+
+def chunk(tenant: str, graph: str, thread: str, run: str, node: str) -> str:
+    """Where an agent streams tokens and custom output of one node in one run."""
+    return (
+        f"{ROOT}.chunk.{_t(tenant, 'tenant')}.{_t(graph, 'graph')}"
+        f".{_t(thread, 'thread')}.{_t(run, 'run')}.{_t(node, 'node')}"
+    )
+
+
+def dead(tenant: str, graph: str, node: str) -> str:
+    """Where messages are kept that no attempt could use."""
+    return f"{ROOT}.dead.{_t(tenant, 'tenant')}.{_t(graph, 'graph')}.{_t(node, 'node')}"
+
+
+def control(tenant: str, graph: str, node: str) -> str:
+    """Where the coordinator tells a node's agents to cancel or to drain."""
+    return f"{ROOT}.control.{_t(tenant, 'tenant')}.{_t(graph, 'graph')}.{_t(node, 'node')}"
+
+
+def exec_consumer(subject: str) -> str:
+    """The durable consumer of one execution subject: its four tokens joined by ``=``.
+
+    ``=`` is in no token and is allowed in consumer names, so that the name is unique and readable.
+    """
+    return "=".join(_parts(subject, "exec", 4))
+
+
+def _t(name: str, field: str) -> str:
+    return to_token(name, field=field)
+
+
+def _parts(subject: str, kind: str, count: int) -> list[str]:
+    prefix = f"{ROOT}.{kind}."
+    parts = subject.removeprefix(prefix).split(".")
+    if not subject.startswith(prefix) or len(parts) != count:
+        raise MeshError(ErrorCode.INVALID_NAME, f"{subject[:200]!r} is not a {kind} subject")
+    return parts
