@@ -1,0 +1,172 @@
+"""Continuous pull from a durable consumer.
+
+The broker keeps a standing request of as many messages as this process may still take, so that each process
+gets what it can work on and no more. A raw pull request vanishes when the server restarts, without a word:
+requests are made anew on reconnection and when the server's heartbeats stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final
+
+from nats.aio.msg import Msg
+
+from langmesh.bus.client import Bus, Delivered
+from langmesh.clock import monotonic
+
+log = logging.getLogger(__name__)
+
+_EXPIRES_S: Final = 30
+_HEARTBEAT_S: Final = 2
+_RETRY_S: Final = 0.25
+
+
+class Delivery:
+    """One attempt of the broker to hand over one message.
+
+    Call exactly one of :meth:`ack` and :meth:`terminate` when the work is durable elsewhere, or :meth:`release`
+    to let the broker deliver it again; each frees the place for another message.
+    """
+
+    __slots__ = ("_done", "_puller", "body", "deliveries", "reply", "stream_seq", "subject")
+
+    def __init__(self, message: Msg, puller: PullConsumer) -> None:
+        info = Delivered.of(message.reply)
+        self.subject: str = message.subject
+        self.body: bytes = message.data
+        self.reply: str = message.reply
+        self.stream_seq = info.stream_seq
+        self.deliveries = info.deliveries
+        self._puller = puller
+        self._done = False
+
+    async def ack(self) -> None:
+        """Remove the message for good."""
+        await self._finish(b"")
+
+    async def terminate(self) -> None:
+        """Remove the message without having done what it asks."""
+        await self._finish(b"+TERM")
+
+    async def release(self, delay_s: float = 0.0) -> None:
+        """Give the message back, to be delivered again after the delay."""
+        await self._finish(b'-NAK {"delay": %d}' % int(delay_s * 1e9))
+
+    async def in_progress(self) -> None:
+        """Restart the broker's acknowledgement timer."""
+        await self._puller.bus.publish(self.reply, b"+WPI")
+
+    async def _finish(self, body: bytes) -> None:
+        if not self._done:
+            self._done = True
+            await self._puller.bus.publish(self.reply, body)
+            await self._puller.freed()
+
+
+class PullConsumer:
+    """Takes up to ``capacity`` messages at once from one durable consumer."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        stream: str,
+        durable: str,
+        *,
+        capacity: int,
+        handler: Callable[[Delivery], Awaitable[None]],
+    ) -> None:
+        self.bus = bus
+        self.capacity = capacity
+        self.in_flight = 0
+        self.connected = asyncio.Event()
+        self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}"
+        self._name = durable
+        self._handler = handler
+        self._requested = 0
+        self._inbox = ""
+        self._last_sign = monotonic()
+        self._restart = asyncio.Event()
+        self._stopping = False
+
+    @contextlib.asynccontextmanager
+    async def run(self) -> AsyncIterator[None]:
+        """Consume until the block ends; unfinished deliveries stay with the caller."""
+        forget = self.bus.on_reconnect(self._restart.set)
+        keeper = asyncio.create_task(self._keep_pulling(), name=f"pull {self._name}")
+        try:
+            yield
+        finally:
+            forget()
+            self._stopping = True
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
+
+    async def freed(self) -> None:
+        """Note that a delivery ended, and ask for more when half of the capacity is free."""
+        self.in_flight -= 1
+        await self._refill()
+
+    async def _keep_pulling(self) -> None:
+        while True:
+            self._restart.clear()
+            inbox = self._inbox = self.bus.new_inbox()
+            subscription = await self.bus.subscribe(inbox, self._on_message)
+            self._requested = 0
+            self._last_sign = monotonic()
+            try:
+                await self._refill()
+                while not self._restart.is_set():
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(_HEARTBEAT_S):
+                            await self._restart.wait()
+                    silent = monotonic() - self._last_sign
+                    if self._requested > 0 and silent > 2 * _HEARTBEAT_S + 0.5:
+                        log.warning("no heartbeat for consumer %s, pulling anew", self._name)
+                        break
+            finally:
+                with contextlib.suppress(Exception):
+                    await subscription.unsubscribe()
+            if self._restart.is_set():
+                await asyncio.sleep(_RETRY_S)
+
+    async def _refill(self) -> None:
+        missing = self.capacity - self.in_flight - self._requested
+        if self._stopping or missing < max(1, self.capacity // 2) or not self._inbox:
+            return
+        self._requested += missing
+        await self.bus.publish(
+            self._subject,
+            b'{"batch":%d,"expires":%d,"idle_heartbeat":%d}'
+            % (missing, _EXPIRES_S * 10**9, _HEARTBEAT_S * 10**9),
+            reply=self._inbox,
+        )
+
+    async def _on_message(self, message: Msg) -> None:
+        self._last_sign = monotonic()
+        if message.subject == self._inbox and not message.reply.startswith("$JS.ACK."):
+            await self._on_status(message)
+            return
+        self.connected.set()
+        self._requested = max(0, self._requested - 1)
+        self.in_flight += 1
+        await self._handler(Delivery(message, self))
+        await self._refill()
+
+    async def _on_status(self, message: Msg) -> None:
+        headers = message.headers or {}
+        status = headers.get("Status", "")
+        if status.startswith("100"):
+            self.connected.set()
+            return
+        if status.startswith("408") or "Nats-Pending-Messages" in headers:
+            left = int(headers.get("Nats-Pending-Messages", 0))
+            self._requested = max(0, self._requested - left)
+            await self._refill()
+            return
+        # No such consumer yet, consumer deleted, server shutting down: begin again.
+        log.debug("consumer %s: %s", self._name, headers)
+        self._restart.set()

@@ -1,0 +1,95 @@
+"""Create-or-verify of the streams and consumers that the protocol declares: never silent drift."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from langmesh.bus.client import Bus
+from langmesh.errors import ErrorCode, MeshError
+from langmesh.wire.streams import STREAMS, ConsumerSpec, StreamSpec
+
+_NANOS = 1_000_000_000
+_IN_USE = 10058
+
+
+def stream_config(spec: StreamSpec, *, replicas: int = 1) -> dict[str, Any]:
+    """The stream's configuration as the JetStream API takes it."""
+    return {
+        "name": spec.name,
+        "description": spec.purpose,
+        "subjects": list(spec.subjects),
+        "retention": spec.retention.value,
+        "storage": "file",
+        "num_replicas": replicas,
+        "discard": "new" if spec.discard_new else "old",
+        "discard_new_per_subject": spec.discard_new_per_subject,
+        "max_msgs_per_subject": spec.max_msgs_per_subject,
+        "max_age": spec.max_age_s * _NANOS,
+        "max_bytes": spec.max_bytes,
+        "allow_direct": True,
+    }
+
+
+async def ensure_streams(bus: Bus, *, replicas: int = 1) -> None:
+    """Create the protocol's streams, or verify that they are as declared.
+
+    Raises:
+        MeshError: STREAM_MISMATCH naming stream and setting, BROKER_UNAVAILABLE without JetStream.
+    """
+    await asyncio.gather(*(_ensure_stream(bus, spec, replicas) for spec in STREAMS))
+
+
+async def _ensure_stream(bus: Bus, spec: StreamSpec, replicas: int) -> None:
+    config = stream_config(spec, replicas=replicas)
+    answer = await bus.api(f"STREAM.CREATE.{spec.name}", config)
+    if "error" not in answer:
+        return
+    if answer["error"].get("err_code") != _IN_USE:
+        raise MeshError(
+            ErrorCode.BROKER_UNAVAILABLE,
+            f"stream {spec.name}: {answer['error'].get('description')}",
+            remedy="Check that nats-server runs with JetStream and has room for its files.",
+        )
+    found = (await bus.api(f"STREAM.INFO.{spec.name}")).get("config", {})
+    for key, wanted in config.items():
+        if key not in {"description", "num_replicas"} and found.get(key, _absent(wanted)) != wanted:
+            raise MeshError(
+                ErrorCode.STREAM_MISMATCH,
+                f"stream {spec.name}: {key} is {found.get(key)!r}, the protocol needs {wanted!r}",
+            )
+
+
+def _absent(wanted: Any) -> Any:
+    """What the API leaves out stands for its zero value."""
+    return type(wanted)()
+
+
+async def ensure_consumer(bus: Bus, spec: ConsumerSpec) -> None:
+    """Create a durable pull consumer, or update it to what is declared.
+
+    Raises:
+        MeshError: STREAM_MISMATCH with the broker's reason.
+    """
+    answer = await bus.api(
+        f"CONSUMER.DURABLE.CREATE.{spec.stream}.{spec.durable}",
+        {
+            "stream_name": spec.stream,
+            "config": {
+                "durable_name": spec.durable,
+                "filter_subject": spec.filter_subject,
+                "deliver_policy": "all",
+                "ack_policy": "explicit",
+                "ack_wait": int(spec.ack_wait_s * _NANOS),
+                "max_ack_pending": spec.max_ack_pending,
+                "max_deliver": -1,
+                "max_waiting": 512,
+                "replay_policy": "instant",
+            },
+        },
+    )
+    if "error" in answer:
+        raise MeshError(
+            ErrorCode.STREAM_MISMATCH,
+            f"consumer {spec.durable} of {spec.stream}: {answer['error'].get('description')}",
+        )

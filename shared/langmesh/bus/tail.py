@@ -1,0 +1,162 @@
+"""Follow a stream in order and without gaps, through lost messages, reconnections and server restarts.
+
+The broker pushes through a short-lived consumer without acknowledgements. A gap in its numbering, missed
+heartbeats or a reconnection make a new one that starts behind the last message seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final
+
+from nats.aio.msg import Msg
+
+from langmesh.bus.client import Bus, Delivered
+from langmesh.clock import monotonic, new_id
+from langmesh.errors import MeshError
+
+log = logging.getLogger(__name__)
+
+_HEARTBEAT_S: Final = 2
+_NANOS: Final = 1_000_000_000
+
+TailHandler = Callable[[str, bytes, int], Awaitable[None]]
+
+
+class Tail:
+    """Calls ``handler(subject, body, stream_seq)`` for each message; its calls never overlap.
+
+    Args:
+        bus: The connection.
+        stream: Name of the stream.
+        filters: Subjects to follow; they may have wildcards and must not overlap.
+        handler: Receives the messages in stream order, each once per process.
+        start_seq: First stream sequence wanted; None for only what comes from now on.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        stream: str,
+        filters: tuple[str, ...],
+        handler: TailHandler,
+        *,
+        start_seq: int | None = 1,
+    ) -> None:
+        self._bus = bus
+        self._stream = stream
+        self._filters = filters
+        self._handler = handler
+        self._next_seq = start_seq
+        self._consumer_seq = 0
+        self._last_sign = 0.0
+        self._restart = asyncio.Event()
+        self._inbox = ""
+        self.ready = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def run(self) -> AsyncIterator[Tail]:
+        """Follow until the block ends; entered once the first consumer stands."""
+        forget = self._bus.on_reconnect(self._restart.set)
+        first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        keeper = asyncio.create_task(self._keep(first), name=f"tail {self._stream}")
+        try:
+            await first
+            yield self
+        finally:
+            forget()
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
+
+    async def _keep(self, first: asyncio.Future[None]) -> None:
+        pause = 0.05
+        while True:
+            self._restart.clear()
+            try:
+                await self._follow(first)
+                pause = 0.05
+            except MeshError as exc:
+                if not first.done():
+                    first.set_exception(exc)
+                    return
+                log.warning("following %s: %s", self._stream, exc)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 2.0)
+
+    async def _follow(self, first: asyncio.Future[None]) -> None:
+        self._inbox = self._bus.new_inbox()
+        subscription = await self._bus.subscribe(self._inbox, self._on_message)
+        name = f"tail-{new_id()[:16]}"
+        try:
+            self._consumer_seq = 0
+            await self._create(name)
+            self._last_sign = monotonic()
+            self.ready.set()
+            if not first.done():
+                first.set_result(None)
+            while not self._restart.is_set():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_HEARTBEAT_S):
+                        await self._restart.wait()
+                if monotonic() - self._last_sign > 2 * _HEARTBEAT_S + 0.5:
+                    log.warning("no heartbeat while following %s, starting anew", self._stream)
+                    break
+        finally:
+            self.ready.clear()
+            with contextlib.suppress(Exception):
+                await subscription.unsubscribe()
+            with contextlib.suppress(MeshError, asyncio.CancelledError, Exception):
+                await self._bus.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{name}", b"")
+
+    async def _create(self, name: str) -> None:
+        config: dict[str, Any] = {
+            "name": name,
+            "deliver_subject": self._inbox,
+            "ack_policy": "none",
+            "max_deliver": 1,
+            "idle_heartbeat": _HEARTBEAT_S * _NANOS,
+            "flow_control": True,
+            "mem_storage": True,
+            "num_replicas": 1,
+            "inactive_threshold": 30 * _NANOS,
+            "replay_policy": "instant",
+            "filter_subjects": list(self._filters),
+        }
+        if self._next_seq is None:
+            config["deliver_policy"] = "new"
+        elif self._next_seq <= 1:
+            config["deliver_policy"] = "all"
+        else:
+            config["deliver_policy"] = "by_start_sequence"
+            config["opt_start_seq"] = self._next_seq
+        answer = await self._bus.api(
+            f"CONSUMER.CREATE.{self._stream}.{name}",
+            {"stream_name": self._stream, "config": config, "action": "create"},
+        )
+        if "error" in answer:
+            from langmesh.errors import ErrorCode
+
+            raise MeshError(
+                ErrorCode.BROKER_UNAVAILABLE,
+                f"cannot follow {self._stream}: {answer['error'].get('description')}",
+            )
+        if self._next_seq is None:
+            # From here on nothing may be missed, whatever happens to this consumer.
+            self._next_seq = int(answer.get("delivered", {}).get("stream_seq", 0)) + 1
+
+    async def _on_message(self, message: Msg) -> None:
+        self._last_sign = monotonic()
+        if not message.reply.startswith("$JS.ACK."):
+            if message.reply:  # a flow control request: the answer lets the broker send on
+                await self._bus.publish(message.reply, b"")
+            return
+        info = Delivered.of(message.reply)
+        if info.consumer_seq != self._consumer_seq + 1:
+            self._restart.set()
+            return
+        self._consumer_seq = info.consumer_seq
+        self._next_seq = info.stream_seq + 1
+        await self._handler(message.subject, message.data, info.stream_seq)

@@ -1,0 +1,6 @@
+"""LangGraph graphs as the mesh sees them: loading, topology, and tasks that cross a process boundary.
+
+``compat`` holds every private name of LangGraph, ``loading`` finds and compiles graphs, ``topology`` describes
+them without LangGraph, ``serde`` encodes values, ``remote`` is the coordinator's side of a task and ``local`` the
+agent's.
+"""

@@ -1,0 +1,254 @@
+"""Every private name of LangGraph, in one place, checked at start-up.
+
+The seam: all tasks of LangGraph's loop pass ``langgraph.pregel._runner.arun_with_retry``. :func:`install_seam`
+replaces it by a function that looks for a dispatcher in the task's config: a mesh run has one, every other run in
+the process goes on as before. The names below were unchanged from langgraph 1.2.0 to 1.2.22 except where
+:func:`check` pins a signature.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, cast
+
+from langchain_core.runnables import RunnableConfig
+from langgraph._internal import _serde
+from langgraph._internal._config import recast_checkpoint_ns
+from langgraph._internal._constants import (
+    CONF,
+    CONFIG_KEY_CALL,
+    CONFIG_KEY_CHECKPOINT_ID,
+    CONFIG_KEY_CHECKPOINT_MAP,
+    CONFIG_KEY_CHECKPOINT_NS,
+    CONFIG_KEY_CHECKPOINTER,
+    CONFIG_KEY_NODE_ERROR,
+    CONFIG_KEY_READ,
+    CONFIG_KEY_RUNTIME,
+    CONFIG_KEY_SCRATCHPAD,
+    CONFIG_KEY_SEND,
+    CONFIG_KEY_TASK_ID,
+    CONFIG_KEY_THREAD_ID,
+    ERROR,
+    INTERRUPT,
+    NS_SEP,
+    PULL,
+    PUSH,
+)
+from langgraph._internal._scratchpad import PregelScratchpad
+from langgraph.channels.base import BaseChannel
+from langgraph.errors import ParentCommand
+from langgraph.managed.base import is_managed_value
+from langgraph.pregel import Pregel, _retry, _runner
+from langgraph.pregel._algo import LazyAtomicCounter, PregelTaskWrites, local_read
+from langgraph.pregel._messages import StreamMessagesHandler
+from langgraph.pregel._read import PregelNode
+from langgraph.types import PregelExecutableTask
+
+from langmesh.errors import ErrorCode, MeshError
+
+__all__ = [
+    "CONF",
+    "CONFIG_KEY_CHECKPOINT_ID",
+    "CONFIG_KEY_CHECKPOINT_MAP",
+    "CONFIG_KEY_CHECKPOINT_NS",
+    "CONFIG_KEY_NODE_ERROR",
+    "CONFIG_KEY_READ",
+    "CONFIG_KEY_RUNTIME",
+    "CONFIG_KEY_SCRATCHPAD",
+    "CONFIG_KEY_SEND",
+    "CONFIG_KEY_TASK_ID",
+    "CONFIG_KEY_THREAD_ID",
+    "DISPATCH_KEY",
+    "ERROR",
+    "INTERRUPT",
+    "PULL",
+    "PUSH",
+    "BaseChannel",
+    "Dispatch",
+    "PregelExecutableTask",
+    "PregelNode",
+    "StreamMessagesHandler",
+    "channels_of",
+    "check",
+    "install_seam",
+    "managed_of",
+    "reader",
+    "run_attempt",
+    "scratchpad",
+    "serde_allowlist",
+    "should_retry",
+]
+
+DISPATCH_KEY: Final = "__langmesh_dispatch"
+"""Key in ``configurable``; the leading underscores keep it out of checkpoint metadata."""
+
+Dispatch = Callable[[PregelExecutableTask, Sequence[Any]], Awaitable[None]]
+
+_original = _runner.arun_with_retry
+
+_SIGNATURES: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
+    "_runner.arun_with_retry": (_original, ("task", "retry_policy", "stream", "configurable")),
+    "_retry._arun_with_timeout": (
+        _retry._arun_with_timeout,
+        ("task", "config", "timeout", "attempt_ctx", "stream"),
+    ),
+    "_retry._should_retry_on": (_retry._should_retry_on, ("retry_policy", "exc")),
+    "_algo.local_read": (
+        local_read,
+        ("scratchpad", "channels", "managed", "task", "select", "fresh"),
+    ),
+    "_scratchpad.PregelScratchpad": (
+        PregelScratchpad,
+        (
+            "step",
+            "stop",
+            "call_counter",
+            "interrupt_counter",
+            "get_null_resume",
+            "resume",
+            "subgraph_counter",
+        ),
+    ),
+}
+
+
+def check() -> None:
+    """Verify that the private names have the signatures that this module was written against.
+
+    Raises:
+        MeshError: LANGGRAPH_INCOMPATIBLE naming the function and both signatures.
+    """
+    for name, (function, expected) in _SIGNATURES.items():
+        found = tuple(inspect.signature(function).parameters)
+        if found != expected:
+            from importlib.metadata import version
+
+            raise MeshError(
+                ErrorCode.LANGGRAPH_INCOMPATIBLE,
+                f"langgraph {version('langgraph')}: {name} takes {found}, expected {expected}",
+            )
+
+
+async def _seam(
+    task: PregelExecutableTask,
+    retry_policy: Sequence[Any] | None,
+    stream: bool = False,
+    configurable: dict[str, Any] | None = None,
+) -> Any:
+    dispatch: Dispatch | None = task.config.get(CONF, {}).get(DISPATCH_KEY)
+    if dispatch is None or task.name == "__start__":
+        return await _original(task, retry_policy, stream=stream, configurable=configurable)
+    await dispatch(task, task.retry_policy or retry_policy or ())
+    return None
+
+
+def install_seam() -> None:
+    """Route the tasks of runs that carry a dispatcher through it; idempotent."""
+    check()
+    _runner.arun_with_retry = _seam
+
+
+async def run_attempt(task: PregelExecutableTask) -> None:
+    """Run a task once, with its timeout but without its retries; writes end up in ``task.writes``.
+
+    What LangGraph's ``arun_with_retry`` does for one attempt, except that the attempt's number comes from the
+    coordinator.
+    """
+    config = task.config
+    try:
+        task.writes.clear()
+        if task.timeout is None:
+            await task.proc.ainvoke(task.input, config)
+        else:
+            await _retry._arun_with_timeout(
+                task, config, _retry._resolve_timeout(task.timeout), None, stream=False
+            )
+    except ParentCommand as exc:
+        namespace: str = config[CONF][CONFIG_KEY_CHECKPOINT_NS]
+        command = exc.args[0]
+        if command.graph not in (namespace, recast_checkpoint_ns(namespace), task.name):
+            raise
+        for writer in task.writers:
+            writer.invoke(command, config)
+
+
+def should_retry(policy: Any, exc: Exception) -> bool:
+    """Whether a retry policy covers an exception."""
+    return bool(_retry._should_retry_on(policy, exc))
+
+
+def scratchpad(step: int, stop: int, resume: list[Any], null_resume: list[Any]) -> PregelScratchpad:
+    """Rebuild a task's scratchpad; an answer that the task consumes leaves ``null_resume`` empty."""
+
+    def get_null_resume(consume: bool = False) -> Any:
+        if not null_resume:
+            return None
+        return null_resume.pop() if consume else null_resume[0]
+
+    return PregelScratchpad(
+        step=step,
+        stop=stop,
+        call_counter=LazyAtomicCounter(),
+        interrupt_counter=LazyAtomicCounter(),
+        resume=resume,
+        get_null_resume=get_null_resume,
+        subgraph_counter=LazyAtomicCounter(),
+    )
+
+
+def reader(
+    pad: PregelScratchpad,
+    channels: Mapping[str, BaseChannel[Any, Any, Any]],
+    managed: Mapping[str, Any],
+    path: tuple[Any, ...],
+    name: str,
+    writes: deque[tuple[str, Any]],
+    triggers: Sequence[str],
+) -> Callable[..., Any]:
+    """What a node's branches call to read the state with the node's own writes applied."""
+    from functools import partial
+
+    task = PregelTaskWrites(path, name, writes, triggers)
+    return partial(local_read, pad, channels, cast("Any", managed), task)
+
+
+def channels_of(task: PregelExecutableTask) -> Mapping[str, BaseChannel[Any, Any, Any]]:
+    """The state channels behind a task's reader."""
+    return cast(
+        "Mapping[str, BaseChannel[Any, Any, Any]]", task.config[CONF][CONFIG_KEY_READ].args[1]
+    )
+
+
+def managed_of(graph: Pregel[Any, Any, Any, Any]) -> dict[str, Any]:
+    """The managed values (``IsLastStep``, ``RemainingSteps``) of a graph."""
+    return {name: item for name, item in graph.channels.items() if is_managed_value(item)}
+
+
+def serde_allowlist(schemas: list[type[Any]], channels: dict[str, Any]) -> set[tuple[str, ...]]:
+    """The types that a graph's values may have beyond LangGraph's own safe list."""
+    return _serde.build_serde_allowlist(schemas=schemas, channels=channels)
+
+
+def no_calls(node: str) -> dict[str, Any]:
+    """Config entries of a task at an agent that refuse what does not cross the mesh."""
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise MeshError(
+            ErrorCode.GRAPH_NOT_SUPPORTED,
+            f"node {node!r} calls a @task function",
+            remedy="Call a plain function instead, or make the task a node of the graph.",
+        )
+
+    return {CONFIG_KEY_CALL: refuse, CONFIG_KEY_CHECKPOINTER: None}
+
+
+def namespace_of(checkpoint_ns: str) -> list[str]:
+    """The graph's namespace as streams show it: the task's own segment left out."""
+    return checkpoint_ns.split(NS_SEP)[:-1]
+
+
+def config_key(config: RunnableConfig, key: str) -> Any:
+    """One internal entry of a task's config."""
+    return config[CONF].get(key)

@@ -1,0 +1,190 @@
+"""Find the graph behind ``module:attribute`` and prepare it for the mesh."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.graph.state import CompiledStateGraph, StateGraph
+
+from langmesh.errors import ErrorCode, MeshError
+from langmesh.graphs import compat
+from langmesh.graphs.inputs import InputCheck, json_schema
+from langmesh.graphs.serde import Serde
+from langmesh.graphs.topology import Branch, Join, NodeSpec, Topology
+from langmesh.wire.names import to_token
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedGraph:
+    """A graph that is ready to run: compiled, described, with the serializer for its values."""
+
+    topology: Topology
+    compiled: CompiledStateGraph[Any, Any, Any, Any]
+    serde: Serde
+    inputs: InputCheck
+
+    @property
+    def managed(self) -> dict[str, Any]:
+        """The graph's managed values."""
+        return compat.managed_of(self.compiled)
+
+
+def load(
+    source: str, *, tenant: str, name: str | None = None, saver: BaseCheckpointSaver[Any] | None = None
+) -> LoadedGraph:
+    """Import a graph and describe it.
+
+    Args:
+        source: ``module:attribute`` of a ``StateGraph``, a compiled graph, or a function without parameters
+            that returns one. A path to a ``.py`` file may stand for the module.
+        tenant: Tenant that the graph belongs to.
+        name: Name of the graph in the mesh; by default the module's last part, or the attribute
+            where the module is called ``graph``, ``app`` or ``main``.
+        saver: Where checkpoints go.
+
+    Raises:
+        MeshError: GRAPH_IMPORT_FAILED or GRAPH_NOT_SUPPORTED.
+    """
+    graph = _find(source)
+    if isinstance(graph, StateGraph):
+        try:
+            graph = graph.compile()
+        except ValueError as exc:
+            raise MeshError(ErrorCode.GRAPH_IMPORT_FAILED, f"{source}: {exc}") from exc
+    if not isinstance(graph, CompiledStateGraph):
+        raise MeshError(
+            ErrorCode.GRAPH_NOT_SUPPORTED,
+            f"{source} is a {type(graph).__name__}, not a StateGraph",
+            remedy="Name a StateGraph, a compiled StateGraph, or a function that returns one.",
+        )
+    builder = graph.builder
+    schemas: list[type[Any]] = [
+        *builder.schemas,
+        *(node.input_schema for node in builder.nodes.values()),
+        *([builder.context_schema] if builder.context_schema is not None else []),
+    ]
+    serde = Serde(compat.serde_allowlist(schemas, dict(builder.channels)))
+    if saver is not None:
+        graph.checkpointer = saver
+    return LoadedGraph(
+        topology=describe(graph, source=source, tenant=tenant, name=name or default_name(source)),
+        compiled=graph,
+        serde=serde,
+        inputs=InputCheck(builder),
+    )
+
+
+def default_name(source: str) -> str:
+    """The graph's name in the mesh when none is given."""
+    module, _, attribute = source.partition(":")
+    last = Path(module).stem if module.endswith(".py") else module.rpartition(".")[2]
+    if last in {"graph", "app", "main"}:
+        parent = Path(module).parent.name if module.endswith(".py") else module.split(".")[0]
+        last = attribute if parent in {"", last} else parent
+    return last
+
+
+def _find(source: str) -> Any:
+    module_name, colon, attribute = source.partition(":")
+    if not colon or not module_name or not attribute:
+        raise MeshError(
+            ErrorCode.GRAPH_IMPORT_FAILED, f"{source!r} is not of the form MODULE:ATTRIBUTE"
+        )
+    if module_name.endswith(".py"):
+        path = Path(module_name).resolve()
+        if not path.is_file():
+            raise MeshError(ErrorCode.GRAPH_IMPORT_FAILED, f"{source}: no file {module_name}")
+        module_name = path.stem
+        if str(path.parent) not in sys.path:
+            sys.path.insert(0, str(path.parent))
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as exc:
+        raise MeshError(
+            ErrorCode.GRAPH_IMPORT_FAILED,
+            f"{source}: importing {module_name} failed: {type(exc).__name__}: {exc}",
+        ) from exc
+    found: Any = module
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise MeshError(
+                ErrorCode.GRAPH_IMPORT_FAILED, f"{source}: {module_name} has no attribute {part!r}"
+            )
+        found = getattr(found, part)
+    if callable(found) and not isinstance(found, StateGraph | CompiledStateGraph):
+        found = found()
+    return found
+
+
+def describe(
+    graph: CompiledStateGraph[Any, Any, Any, Any], *, source: str, tenant: str, name: str
+) -> Topology:
+    """Describe a compiled graph.
+
+    Raises:
+        MeshError: INVALID_NAME for a name that cannot become a token.
+    """
+    builder = graph.builder
+    for field, text in (("tenant", tenant), ("graph", name), *(("node", n) for n in builder.nodes)):
+        to_token(text, field=field)
+    joins = [Join(sources=sorted(starts), target=end) for starts, end in builder.waiting_edges]
+    return Topology(
+        tenant=tenant,
+        graph=name,
+        source=source,
+        nodes={node: _node(graph, node) for node in builder.nodes},
+        entry=sorted(end for start, end in builder.edges if start == "__start__"),
+        entry_branches=_branches(builder, "__start__"),
+        joins=sorted(joins, key=lambda join: (join.target, join.sources)),
+        input_schema=json_schema(builder, builder.input_schema),
+        output_schema=json_schema(builder, builder.output_schema),
+        interrupt_before=_names(graph.interrupt_before_nodes, builder),
+        interrupt_after=_names(graph.interrupt_after_nodes, builder),
+    ).pinned()
+
+
+def _names(nodes: Any, builder: StateGraph[Any, Any, Any, Any]) -> list[str]:
+    return sorted(builder.nodes) if nodes == "*" else sorted(nodes)
+
+
+def _branches(builder: StateGraph[Any, Any, Any, Any], node: str) -> list[Branch]:
+    return [
+        Branch(name=name, ends=sorted(set(map(str, (branch.ends or {}).values()))))
+        for name, branch in sorted(builder.branches.get(node, {}).items())
+    ]
+
+
+def _node(graph: CompiledStateGraph[Any, Any, Any, Any], name: str) -> NodeSpec:
+    builder = graph.builder
+    spec = builder.nodes[name]
+    policies = spec.retry_policy or ()
+    if not isinstance(policies, list | tuple):
+        policies = (policies,)
+    timeout = spec.timeout.run_timeout if spec.timeout is not None else None
+    return NodeSpec(
+        successors=sorted(end for start, end in builder.edges if start == name),
+        branches=_branches(builder, name),
+        commands=sorted(spec.ends or ()),
+        reads=_reads(graph, name),
+        deferred=spec.defer,
+        attempts_max=max((policy.max_attempts for policy in policies), default=1),
+        timeout_s=_seconds(timeout),
+    )
+
+
+def _seconds(timeout: Any) -> float | None:
+    return timeout.total_seconds() if hasattr(timeout, "total_seconds") else timeout
+
+
+def _reads(graph: CompiledStateGraph[Any, Any, Any, Any], node: str) -> list[str]:
+    """The channels that a node's branches read, as ``CompiledStateGraph.attach_branch`` selects them."""
+    builder = graph.builder
+    channels: set[str] = set()
+    for branch in builder.branches.get(node, {}).values():
+        channels |= set(builder.schemas[branch.input_schema or builder.nodes[node].input_schema])
+    return sorted(channels & set(builder.channels))

@@ -1,0 +1,246 @@
+"""The agent's side of a task: rebuild it, run it once, describe how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from langgraph.errors import GraphInterrupt, NodeCancelledError, NodeError, NodeTimeoutError
+from langgraph.runtime import ExecutionInfo, Runtime
+from langgraph.types import PregelExecutableTask
+
+from langmesh.bus.blobs import Blobs
+from langmesh.errors import ErrorCode, MeshError
+from langmesh.graphs import compat
+from langmesh.graphs.faults import RemoteNodeError, to_fault
+from langmesh.graphs.loading import LoadedGraph
+from langmesh.graphs.serde import NULL, fetch, is_stowed, stow
+from langmesh.wire.messages import ExecuteTask, OutcomePayload, Value
+
+WriteChunk = Callable[[str, list[str], Any], None]
+"""Receives (stream mode, namespace, data) of each chunk; may be called from any thread."""
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A task ready to run at this agent."""
+
+    task: PregelExecutableTask
+    null_resume: list[Any]
+    asked_null_resume: bool
+
+
+def tuples(path: Any) -> Any:
+    """A task path as LangGraph has it."""
+    return tuple(tuples(part) for part in path) if isinstance(path, list) else path
+
+
+class NodeRunner:
+    """Runs the tasks of one node of one graph."""
+
+    def __init__(self, loaded: LoadedGraph, node: str, blobs: Blobs) -> None:
+        if node not in loaded.compiled.nodes:
+            raise MeshError(
+                ErrorCode.UNKNOWN_NODE,
+                f"graph {loaded.topology.graph!r} has no node {node!r}; it has"
+                f" {', '.join(loaded.topology.nodes)}",
+            )
+        self.node = node
+        self.loaded = loaded
+        self._blobs = blobs
+        self._proc = loaded.compiled.nodes[node]
+        self._managed = loaded.managed
+        runnable = self._proc.node
+        if runnable is None:
+            raise MeshError(ErrorCode.GRAPH_NOT_SUPPORTED, f"node {node!r} does nothing")
+        self._runnable = runnable
+        self._policies = self._proc.retry_policy or loaded.compiled.retry_policy or ()
+
+    async def prepare(self, message: ExecuteTask, write_chunk: WriteChunk) -> Prepared:
+        """Rebuild a task from its request.
+
+        Raises:
+            MeshError: VALUE_NOT_SERIALIZABLE for a value that this agent may not decode.
+        """
+        payload, context = message.payload, message.context
+        serde = self.loaded.serde
+        resume = await self._value(payload.resume, "resume")
+        null_resume = (
+            [] if payload.null_resume is None else [await self._value(payload.null_resume, "resume")]
+        )
+        pad = compat.scratchpad(context.superstep, payload.stop, resume or [], null_resume)
+        channels = {
+            name: self.loaded.compiled.channels[name].from_checkpoint(
+                await self._value(value, f"state channel {name!r}")
+            )
+            for name, value in payload.channels.items()
+        }
+        path = tuples(payload.path)
+        writes: deque[tuple[str, Any]] = deque()
+        runtime: Runtime[Any] = Runtime(
+            context=await self._value(payload.runtime_context, "context"),
+            stream_writer=self._custom_writer(payload.stream_modes, write_chunk, context.checkpoint_ns),
+            previous=await self._value(payload.previous, "previous"),
+            execution_info=ExecutionInfo(
+                checkpoint_id=context.checkpoint_id,
+                checkpoint_ns=context.checkpoint_ns,
+                task_id=payload.task_id,
+                thread_id=context.thread,
+                run_id=context.run,
+                node_attempt=payload.attempt,
+                node_first_attempt_time=payload.first_attempt_at_ms / 1000,
+            ),
+        )
+        given = (
+            serde.decode(payload.config, what="config") if payload.config is not None else {}
+        )
+        configurable = {
+            **given.get("configurable", {}),
+            compat.CONFIG_KEY_THREAD_ID: context.thread,
+            compat.CONFIG_KEY_TASK_ID: payload.task_id,
+            compat.CONFIG_KEY_SEND: writes.extend,
+            compat.CONFIG_KEY_READ: compat.reader(
+                pad, channels, self._managed, path, self.node, writes, payload.triggers
+            ),
+            compat.CONFIG_KEY_CHECKPOINT_MAP: {"": context.checkpoint_id},
+            compat.CONFIG_KEY_CHECKPOINT_ID: None,
+            compat.CONFIG_KEY_CHECKPOINT_NS: context.checkpoint_ns,
+            compat.CONFIG_KEY_SCRATCHPAD: pad,
+            compat.CONFIG_KEY_RUNTIME: runtime,
+            **compat.no_calls(self.node),
+        }
+        if payload.node_error is not None:
+            failed = await self._value(payload.node_error, "error of the failed node")
+            configurable[compat.CONFIG_KEY_NODE_ERROR] = NodeError(
+                node=failed["node"], error=RemoteNodeError(f"{failed['type']}: {failed['text']}")
+            )
+        config: dict[str, Any] = {
+            "tags": [*given.get("tags", []), *(self._proc.tags or [])],
+            "metadata": {
+                **given.get("metadata", {}),
+                "langgraph_step": context.superstep,
+                "langgraph_node": self.node,
+                "langgraph_triggers": tuple(payload.triggers),
+                "langgraph_path": path,
+                "langgraph_checkpoint_ns": context.checkpoint_ns,
+                "thread_id": context.thread,
+                **(self._proc.metadata or {}),
+            },
+            "run_name": self.node,
+            "recursion_limit": given.get("recursion_limit") or 25,
+            "configurable": configurable,
+        }
+        if "messages" in payload.stream_modes:
+
+            def write_message(part: tuple[tuple[str, ...], str, Any]) -> None:
+                write_chunk(part[1], list(part[0]), part[2])
+
+            config["callbacks"] = [compat.StreamMessagesHandler(write_message, subgraphs=False)]
+        task = PregelExecutableTask(
+            name=self.node,
+            input=await self._value(payload.input, f"input of node {self.node!r}"),
+            proc=self._runnable,
+            writes=writes,
+            config=config,  # type: ignore[arg-type]
+            triggers=payload.triggers,
+            retry_policy=(),
+            cache_key=None,
+            id=payload.task_id,
+            path=path,
+            writers=self._proc.flat_writers,
+            subgraphs=self._proc.subgraphs,
+            timeout=self._proc.timeout,
+        )
+        return Prepared(task, null_resume, bool(null_resume))
+
+    async def run(self, prepared: Prepared, attempt: int) -> OutcomePayload:
+        """Run a task once; every end but cancellation becomes an outcome."""
+        task = prepared.task
+        try:
+            await compat.run_attempt(task)
+            return await self._outcome(prepared, attempt, "ok")
+        except GraphInterrupt as exc:
+            return await self._outcome(prepared, attempt, "interrupt", interrupts=exc.args[0])
+        except asyncio.CancelledError as exc:
+            current = asyncio.current_task()
+            if current is not None and current.cancelling():
+                raise
+            # The node's own code raised it; LangGraph treats that as a failure of the node.
+            failure = NodeCancelledError(self.node)
+            failure.__cause__ = exc
+            return self.failed(failure, task.id, attempt)
+        except Exception as exc:  # noqa: BLE001  whatever user code raises becomes an outcome
+            return self.failed(exc, task.id, attempt)
+
+    def failed(self, exc: Exception, task_id: str, attempt: int) -> OutcomePayload:
+        """The outcome of a failure: another attempt where a retry policy allows one."""
+        timed_out = isinstance(exc, NodeTimeoutError)
+        fault = to_fault(
+            exc,
+            node=self.node,
+            code=ErrorCode.NODE_TIMED_OUT if timed_out else ErrorCode.NODE_RAISED,
+            serde=self.loaded.serde,
+        )
+        policy = next((p for p in self._policies if compat.should_retry(p, exc)), None)
+        if policy is not None and attempt < policy.max_attempts:
+            seconds = min(
+                policy.max_interval, policy.initial_interval * policy.backoff_factor ** (attempt - 1)
+            )
+            if policy.jitter:
+                seconds += random.uniform(0, 1)  # noqa: S311  spreads load, protects nothing
+            return OutcomePayload(
+                kind="retry",
+                task_id=task_id,
+                attempt=attempt,
+                fault=fault,
+                delay_ms=int(seconds * 1000),
+            )
+        return OutcomePayload(
+            kind="timeout" if timed_out else "error", task_id=task_id, attempt=attempt, fault=fault
+        )
+
+    async def _outcome(
+        self, prepared: Prepared, attempt: int, kind: Any, interrupts: Any = None
+    ) -> OutcomePayload:
+        serde = self.loaded.serde
+        task = prepared.task
+        try:
+            channels = [channel for channel, _ in task.writes]
+            values = [
+                serde.encode(value, what=f"node {self.node!r} wrote channel {channel!r}")
+                for channel, value in task.writes
+            ]
+            asked = (
+                serde.encode(tuple(interrupts), what="interrupts") if interrupts is not None else None
+            )
+        except MeshError as exc:
+            return self.failed(exc, task.id, attempt)
+        if sum(len(value.data) for value in values) > 64 * 1024:
+            values = await stow(values, self._blobs)
+        return OutcomePayload(
+            kind=kind,
+            task_id=task.id,
+            attempt=attempt,
+            writes=list(zip(channels, values, strict=True)),
+            interrupts=asked,
+            null_resume_consumed=prepared.asked_null_resume and not prepared.null_resume,
+        )
+
+    async def _value(self, value: Value | None, what: str) -> Any:
+        if value is None or value == NULL:
+            return None
+        if is_stowed(value):
+            value = await fetch(value, self._blobs)
+        return self.loaded.serde.decode(value, what=what)
+
+    def _custom_writer(
+        self, modes: list[str], write_chunk: WriteChunk, checkpoint_ns: str
+    ) -> Callable[[Any], None]:
+        if "custom" not in modes:
+            return lambda _: None
+        namespace = compat.namespace_of(checkpoint_ns)
+        return lambda data: write_chunk("custom", namespace, data)
