@@ -22,6 +22,7 @@ class ErrorCode(StrEnum):
     UNKNOWN_GRAPH = "unknown_graph"
     UNKNOWN_NODE = "unknown_node"
     UNKNOWN_RUN = "unknown_run"
+    DUPLICATE_RUN = "duplicate_run"
     UNKNOWN_VERB = "unknown_verb"
     GRAPH_IMPORT_FAILED = "graph_import_failed"
     GRAPH_NOT_SUPPORTED = "graph_not_supported"
@@ -99,6 +100,11 @@ CATALOGUE: dict[ErrorCode, ErrorSpec] = {
         "No run of that id is known.",
         False,
         "Check the id; runs are kept as long as the EVENT stream keeps their events.",
+    ),
+    ErrorCode.DUPLICATE_RUN: ErrorSpec(
+        "Another submission used the run id before.",
+        False,
+        "Leave run_id out, or choose one that was never used on the thread.",
     ),
     ErrorCode.UNKNOWN_VERB: ErrorSpec(
         "The rpc verb does not exist.", False, "Use a verb from docs/protocol.md."

@@ -96,8 +96,17 @@ class Bus:
         await self.client.subscribe(self._inbox + "*", cb=self._on_ack)
 
     async def publish(self, subject: str, body: bytes, *, reply: str = "") -> None:
-        """Publish without acknowledgement."""
-        await self.client.publish(subject, body, reply=reply)
+        """Publish without acknowledgement; buffered while the connection is down.
+
+        Raises:
+            MeshError: BROKER_UNAVAILABLE when the connection is closed or the buffer is full.
+        """
+        try:
+            await self.client.publish(subject, body, reply=reply)
+        except nats.errors.Error as exc:
+            raise MeshError(
+                ErrorCode.BROKER_UNAVAILABLE, f"publish to {subject} on {self.url}: {exc!r}"
+            ) from exc
 
     async def append(
         self,
@@ -187,6 +196,12 @@ class Bus:
     async def last(self, stream: str, subject: str) -> tuple[int, bytes] | None:
         """The last message of a subject as (stream sequence, body), or None."""
         return await self._direct(f"{stream}.{subject}", b"")
+
+    async def first(self, stream: str, subject: str) -> tuple[int, bytes] | None:
+        """The oldest message of a subject as (stream sequence, body), or None."""
+        return await self._direct(
+            stream, msgspec.json.encode({"seq": 1, "next_by_subj": subject})
+        )
 
     async def at(self, stream: str, seq: int) -> tuple[int, bytes] | None:
         """The message at a stream sequence as (stream sequence, body), or None if it is gone."""

@@ -32,12 +32,22 @@ class Delivery:
     to let the broker deliver it again; each frees the place for another message.
     """
 
-    __slots__ = ("_done", "_puller", "body", "deliveries", "reply", "stream_seq", "subject")
+    __slots__ = (
+        "_done",
+        "_puller",
+        "body",
+        "deliveries",
+        "headers",
+        "reply",
+        "stream_seq",
+        "subject",
+    )
 
     def __init__(self, message: Msg, puller: PullConsumer) -> None:
         info = Delivered.of(message.reply)
         self.subject: str = message.subject
         self.body: bytes = message.data
+        self.headers: dict[str, str] = message.headers or {}
         self.reply: str = message.reply
         self.stream_seq = info.stream_seq
         self.deliveries = info.deliveries

@@ -36,6 +36,7 @@ from langgraph._internal._constants import (
     PULL,
     PUSH,
 )
+from langgraph._internal._runnable import coerce_to_runnable
 from langgraph._internal._scratchpad import PregelScratchpad
 from langgraph.channels.base import BaseChannel
 from langgraph.errors import ParentCommand
@@ -252,3 +253,8 @@ def namespace_of(checkpoint_ns: str) -> list[str]:
 def config_key(config: RunnableConfig, key: str) -> Any:
     """One internal entry of a task's config."""
     return config[CONF].get(key)
+
+
+def with_body(node: PregelNode, name: str, body: Callable[..., Any]) -> PregelNode:
+    """The same node with another function as its body; schema, branches and policies stay."""
+    return node.copy({"bound": coerce_to_runnable(body, name=name, trace=False)})

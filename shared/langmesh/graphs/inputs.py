@@ -1,7 +1,7 @@
 """A graph's input schema: shown to clients, and checked before a run is accepted.
 
 LangGraph itself checks little of its input. Here a field of a plain channel must have its declared type, and the
-fields of an *explicit* input schema must all be there; a channel with a reducer takes whatever its reducer takes
+fields of an *explicit* input schema must all be there. Unknown fields are ignored, as LangGraph does; a channel with a reducer takes whatever its reducer takes
 (``add_messages`` accepts far more than its type says), so it is left to the reducer.
 """
 
@@ -96,11 +96,6 @@ class InputCheck:
             raise MeshError(
                 ErrorCode.INVALID_INPUT,
                 f"input: has none of the graph's fields; expected {self._names()}",
-            )
-        for name in value.keys() - self._known:
-            raise MeshError(
-                ErrorCode.INVALID_INPUT,
-                f"input.{name}: is not a field of the graph; expected {self._names()}",
             )
         for name, adapter in self._adapters.items():
             if name in value:

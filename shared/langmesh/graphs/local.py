@@ -40,9 +40,16 @@ def tuples(path: Any) -> Any:
 
 
 class NodeRunner:
-    """Runs the tasks of one node of one graph."""
+    """Runs the tasks of one node of one graph; ``body`` replaces the node's function if given."""
 
-    def __init__(self, loaded: LoadedGraph, node: str, blobs: Blobs) -> None:
+    def __init__(
+        self,
+        loaded: LoadedGraph,
+        node: str,
+        blobs: Blobs,
+        *,
+        body: Callable[..., Any] | None = None,
+    ) -> None:
         if node not in loaded.compiled.nodes:
             raise MeshError(
                 ErrorCode.UNKNOWN_NODE,
@@ -53,6 +60,8 @@ class NodeRunner:
         self.loaded = loaded
         self._blobs = blobs
         self._proc = loaded.compiled.nodes[node]
+        if body is not None:
+            self._proc = compat.with_body(self._proc, node, body)
         self._managed = loaded.managed
         runnable = self._proc.node
         if runnable is None:

@@ -42,6 +42,16 @@ class ExecSubject:
     release: str
 
 
+@dataclass(frozen=True, slots=True)
+class SlotSubject:
+    """The names in a slot's subject."""
+
+    tenant: str
+    graph: str
+    node: str
+    cap: str
+
+
 def submit(tenant: str, graph: str) -> str:
     """Where anyone submits a run of a graph."""
     return f"{ROOT}.submit.{_t(tenant, 'tenant')}.{_t(graph, 'graph')}"
@@ -91,6 +101,16 @@ def slot(partition: int, tenant: str, graph: str, node: str, cap: str) -> str:
 def slot_cap(subject: str) -> str:
     """The capability at the end of a slot's subject."""
     return subject.rpartition(".")[2]
+
+
+def parse_slot(subject: str) -> SlotSubject:
+    """Take a slot's subject apart.
+
+    Raises:
+        MeshError: INVALID_NAME if it is not one.
+    """
+    _, tenant, graph, node, cap = _parts(subject, "slot", 5)
+    return SlotSubject(from_token(tenant), from_token(graph), from_token(node), cap)
 
 
 def log(partition: int, tenant: str, thread: str, namespace: str = "") -> str:

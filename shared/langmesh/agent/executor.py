@@ -1,0 +1,309 @@
+"""Execute the tasks of one node: run, write the outcome once, acknowledge after.
+
+Order of effects, for each delivery: 1. the outcome is durable in its slot; 2. the delivery is acknowledged. A crash
+between the two costs a redelivery, which finds the slot filled and acknowledges without running anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import socket
+from typing import Final
+
+import msgspec
+
+from langmesh import clock
+from langmesh.agent import context as task_context
+from langmesh.agent.chunks import ChunkWriter
+from langmesh.agent.context import TaskInfo
+from langmesh.agent.lifeline import Lifeline
+from langmesh.bus import Bus, SlotTaken
+from langmesh.bus.pull import Delivery
+from langmesh.errors import ErrorCode, MeshError
+from langmesh.graphs.faults import to_fault
+from langmesh.graphs.local import NodeRunner
+from langmesh.service import Service
+from langmesh.telemetry import attributes
+from langmesh.wire import codec, subjects
+from langmesh.wire.messages import (
+    CancelTasks,
+    ExecuteTask,
+    Executor,
+    Fault,
+    Header,
+    OutcomePayload,
+    TaskContext,
+    TaskOutcome,
+)
+from langmesh.wire.streams import SLOT
+
+log = logging.getLogger(__name__)
+
+_RETRY_FIRST_S: Final = 0.1
+_RETRY_MAX_S: Final = 2.0
+
+
+class NodeExecutor:
+    """Turns deliveries of one node into outcomes."""
+
+    def __init__(
+        self, service: Service, bus: Bus, lifeline: Lifeline, runner: NodeRunner, release: str
+    ) -> None:
+        self._service = service
+        self._bus = bus
+        self._lifeline = lifeline
+        self._runner = runner
+        self._release = release
+        self._tracer = service.telemetry.tracer
+        self._identity = Executor(
+            instance=service.instance, pid=os.getpid(), host=socket.gethostname()
+        )
+        self._working: dict[str, asyncio.Task[None]] = {}
+        self._cancelled: set[str] = set()
+        self._warned_revision = ""
+
+    @property
+    def in_flight(self) -> int:
+        """Tasks in work."""
+        return len(self._working)
+
+    async def on_delivery(self, delivery: Delivery) -> None:
+        """Begin work on a delivery; returns at once."""
+        self._lifeline.watch(delivery.reply)
+        work = asyncio.get_running_loop().create_task(self._work(delivery))
+        self._working[delivery.reply] = work
+        work.add_done_callback(lambda _: self._working.pop(delivery.reply, None))
+
+    async def on_control(self, body: bytes) -> None:
+        """Stop the attempts that a coordinator gave up; unknown ones are none of ours."""
+        try:
+            message = codec.decode(CancelTasks, body)
+        except MeshError as exc:
+            log.warning("ignored a control message: %s", exc)
+            return
+        for work in list(self._working.values()):
+            if work.get_name() in message.payload.caps:
+                self._cancelled.add(work.get_name())
+                work.cancel()
+
+    async def drain(self, grace_s: float) -> None:
+        """Let the tasks in work finish; what is not done in time goes back to the broker."""
+        if self._working:
+            await asyncio.wait(list(self._working.values()), timeout=grace_s)
+        for work in list(self._working.values()):
+            work.cancel()
+        if self._working:
+            await asyncio.wait(list(self._working.values()), timeout=2)
+
+    async def _work(self, delivery: Delivery) -> None:
+        try:
+            try:
+                message = codec.decode(ExecuteTask, delivery.body)
+            except MeshError as exc:
+                await self._reject(delivery, exc)
+            else:
+                await self._execute(delivery, message)
+            await delivery.ack()
+        except asyncio.CancelledError:
+            await delivery.release()
+        except Exception:
+            log.exception("a delivery could not be handled and goes back to the broker")
+            await delivery.release(_RETRY_MAX_S)
+        finally:
+            self._lifeline.unwatch(delivery.reply)
+
+    async def _execute(self, delivery: Delivery, message: ExecuteTask) -> None:
+        payload, context = message.payload, message.context
+        current = asyncio.current_task()
+        assert current is not None
+        current.set_name(payload.cap)
+        if delivery.deliveries > 1 and await self._bus.last(SLOT.name, payload.slot) is not None:
+            return
+        self._check_revision(context)
+        span = self._tracer.begin(
+            attributes.process(
+                context,
+                subject=delivery.subject,
+                message_id=message.header.id,
+                task_id=payload.task_id,
+                attempt=payload.attempt,
+                delivery=delivery.deliveries,
+            ),
+            parent=message.header.traceparent,
+        )
+        received_ms = clock.now_ms()
+        started = clock.monotonic()
+        try:
+            if delivery.deliveries > self._service.settings.deliveries_max:
+                outcome = _poison(message, delivery.deliveries)
+            else:
+                with span.activate():
+                    outcome = await self._run(message, span.traceparent)
+        except asyncio.CancelledError:
+            if payload.cap not in self._cancelled:
+                span.end("handed back")
+                raise
+            self._cancelled.discard(payload.cap)
+            current.uncancel()
+            outcome = _cancelled(message)
+        outcome = msgspec.structs.replace(
+            outcome,
+            queue_us=max(0, (received_ms - message.header.sent_at_ms) * 1000),
+            execute_us=int((clock.monotonic() - started) * 1e6),
+            executor=self._identity,
+        )
+        span.set(attributes.OUTCOME, outcome.kind)
+        span.end(outcome.fault.message if outcome.fault is not None else None)
+        await self._write(payload.slot, outcome, context, span.traceparent)
+
+    async def _run(self, message: ExecuteTask, traceparent: str) -> OutcomePayload:
+        payload, context = message.payload, message.context
+        task_context.enter(
+            TaskInfo(
+                tenant=context.tenant,
+                graph=context.graph,
+                node=context.node,
+                release=self._release,
+                thread=context.thread,
+                run=context.run,
+                superstep=context.superstep,
+                task_id=payload.task_id,
+                attempt=payload.attempt,
+                idempotency_key=payload.idempotency_key,
+                instance=self._service.instance,
+            )
+        )
+        chunks = ChunkWriter(self._bus, message)
+        span = self._tracer.begin(
+            attributes.invoke_agent(
+                context, task_id=payload.task_id, attempt=payload.attempt
+            ),
+            parent=traceparent,
+        )
+        try:
+            with span.activate():
+                prepared = await self._runner.prepare(message, chunks.write)
+                outcome = await self._runner.run(prepared, payload.attempt)
+        except MeshError as exc:
+            outcome = self._runner.failed(exc, payload.task_id, payload.attempt)
+        except asyncio.CancelledError:
+            span.end("cancelled")
+            raise
+        span.end(outcome.fault.message if outcome.fault is not None else None)
+        if chunks.count:
+            outcome = msgspec.structs.replace(outcome, chunks=await chunks.finish())
+        return outcome
+
+    def _check_revision(self, context: TaskContext) -> None:
+        mine = self._runner.loaded.topology.revision
+        if context.revision not in {mine, self._warned_revision}:
+            self._warned_revision = context.revision
+            log.warning(
+                "tasks of %s come from revision %s, this agent imported %s",
+                context.graph,
+                context.revision,
+                mine,
+            )
+
+    async def _reject(self, delivery: Delivery, exc: MeshError) -> None:
+        """Hand a task that cannot be decoded to the coordinator, which keeps it in DEAD."""
+        log.error("a task could not be decoded: %s", exc)
+        names = subjects.parse_execution(delivery.subject)
+        cap = "rejected" + hashlib.sha256(delivery.body).hexdigest()[:18]
+        slot = subjects.slot(0, names.tenant, names.graph, names.node, cap)
+        outcome = OutcomePayload(
+            kind="rejected",
+            task_id="",
+            attempt=0,
+            fault=Fault(code=exc.code, type="MeshError", message=exc.message, node=names.node),
+            executor=self._identity,
+            exec_seq=delivery.stream_seq,
+            body=delivery.body[: codec.BODY_BYTES_MAX // 2],
+        )
+        await self._write(slot, outcome, None, "")
+
+    async def _write(
+        self, slot: str, outcome: OutcomePayload, context: TaskContext | None, traceparent: str
+    ) -> None:
+        """Make an outcome durable; returns only when the slot holds a message."""
+        pause = _RETRY_FIRST_S
+        while True:
+            message = TaskOutcome(
+                header=Header(
+                    id=clock.new_id(),
+                    type=TaskOutcome.TYPE,
+                    sender=self._service.instance,
+                    receiver="coordinator",
+                    sent_at_ms=clock.now_ms(),
+                    traceparent=traceparent,
+                ),
+                payload=outcome,
+                context=context,
+            )
+            try:
+                await self._bus.append(slot, codec.encode(message))
+            except SlotTaken as exc:
+                if await self._slot_is_filled(slot):
+                    return
+                log.warning("the SLOT stream is full, trying again: %s", exc)
+            except MeshError as exc:
+                if exc.code == ErrorCode.PAYLOAD_TOO_LARGE:
+                    outcome = self._too_large(outcome, exc)
+                    continue
+                log.warning("an outcome is not durable yet: %s", exc)
+            else:
+                return
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _RETRY_MAX_S)
+
+    async def _slot_is_filled(self, slot: str) -> bool:
+        try:
+            return await self._bus.last(SLOT.name, slot) is not None
+        except MeshError:
+            return False
+
+    def _too_large(self, outcome: OutcomePayload, exc: MeshError) -> OutcomePayload:
+        return OutcomePayload(
+            kind="error",
+            task_id=outcome.task_id,
+            attempt=outcome.attempt,
+            fault=to_fault(
+                exc, node=self._runner.node, code=exc.code, serde=self._runner.loaded.serde
+            ),
+            executor=self._identity,
+        )
+
+
+def _poison(message: ExecuteTask, deliveries: int) -> OutcomePayload:
+    text = (
+        f"node {message.context.node!r}: the task was delivered {deliveries - 1} times and never"
+        " finished"
+    )
+    return OutcomePayload(
+        kind="poison",
+        task_id=message.payload.task_id,
+        attempt=message.payload.attempt,
+        fault=Fault(
+            code=ErrorCode.NODE_POISONED,
+            type="langmesh.errors.MeshError",
+            message=text,
+            node=message.context.node,
+        ),
+    )
+
+
+def _cancelled(message: ExecuteTask) -> OutcomePayload:
+    return OutcomePayload(
+        kind="error",
+        task_id=message.payload.task_id,
+        attempt=message.payload.attempt,
+        fault=Fault(
+            code=ErrorCode.RUN_CANCELLED,
+            type="langmesh.errors.MeshError",
+            message=f"node {message.context.node!r}: the attempt was cancelled",
+            node=message.context.node,
+        ),
+    )

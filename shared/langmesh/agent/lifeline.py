@@ -1,0 +1,112 @@
+"""A thread that speaks for an agent while user code blocks the event loop.
+
+It has its own loop, its own NATS connection and its own etcd channel. It restarts the broker's acknowledgement timer of
+every task in work and keeps the registration's lease alive, so that a node that blocks for minutes is neither delivered
+twice nor declared dead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any, Final
+
+import uvloop
+
+from langmesh.bus import Bus, connect
+from langmesh.clock import monotonic
+from langmesh.errors import MeshError
+from langmesh.registry.etcd import Etcd
+from langmesh.registry.lease import Registration
+from langmesh.settings import Settings
+from langmesh.wire.streams import EXEC_ACK_WAIT_S
+
+log = logging.getLogger(__name__)
+
+_BEAT_S: Final = EXEC_ACK_WAIT_S / 4
+
+
+class Lifeline:
+    """Keeps deliveries and a registration alive from a thread of its own."""
+
+    def __init__(self, settings: Settings, instance: str) -> None:
+        self._settings = settings
+        self._instance = instance
+        self._watched: dict[str, float] = {}
+        self._thread = threading.Thread(target=self._main, name="lifeline", daemon=True)
+        self._ready: Future[None] = Future()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._registration: Registration | None = None
+        self._key = ""
+        self._value = b""
+
+    @contextlib.asynccontextmanager
+    async def run(self, key: str, value: bytes) -> AsyncIterator[Lifeline]:
+        """Register and keep alive until the block ends; then deregister at once."""
+        self._key, self._value = key, value
+        self._thread.start()
+        await asyncio.wrap_future(self._ready)
+        try:
+            yield self
+        finally:
+            if self._loop is not None and self._stop is not None:
+                self._loop.call_soon_threadsafe(self._stop.set)
+            await asyncio.to_thread(self._thread.join, 5)
+
+    def watch(self, reply: str) -> None:
+        """Keep a delivery alive from now on."""
+        self._watched[reply] = monotonic()
+
+    def unwatch(self, reply: str) -> None:
+        """Let go of a delivery."""
+        self._watched.pop(reply, None)
+
+    async def update(self, value: bytes) -> None:
+        """Replace the registration's value."""
+        registration = self._registration
+        if registration is not None:
+            await self._there(lambda: registration.update(value))
+
+    async def _there(self, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        assert self._loop is not None
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(make(), self._loop))
+
+    def _main(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(self._live())
+        except Exception as exc:  # noqa: BLE001  the thread's end must reach the service
+            if not self._ready.done():
+                self._ready.set_exception(exc)
+            else:
+                log.exception("the lifeline broke")
+
+    async def _live(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        name = f"{self._instance} lifeline"
+        async with (
+            connect(self._settings.nats_url, name=name, wait_s=10) as bus,
+            Etcd(self._settings.etcd_endpoints) as etcd,
+            Registration(etcd, {self._key: self._value}) as registration,
+        ):
+            self._registration = registration
+            self._ready.set_result(None)
+            while not self._stop.is_set():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_BEAT_S):
+                        await self._stop.wait()
+                await self._beat(bus)
+
+    async def _beat(self, bus: Bus) -> None:
+        now = monotonic()
+        with contextlib.suppress(MeshError):
+            for reply, since in list(self._watched.items()):
+                # Most tasks are over before their first beat and cost nothing here.
+                if now - since >= _BEAT_S / 2:
+                    await bus.publish(reply, b"+WPI")

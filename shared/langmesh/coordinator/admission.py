@@ -1,0 +1,286 @@
+"""From submissions to runs: decode, check, number, queue per thread, drive, acknowledge.
+
+A submission stays unacknowledged until its run is over or waits for a human: run state lives in this coordinator's memory,
+so if the coordinator dies, the broker hands the submission to the next one, which begins the run anew under the same ids
+(ADR 0005).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from langmesh.bus import Bus
+from langmesh.bus.pull import Delivery, PullConsumer
+from langmesh.clock import now_iso
+from langmesh.coordinator.events import EventWriter, Usurped
+from langmesh.coordinator.run import Engine, Run, describe_error
+from langmesh.errors import ErrorCode, MeshError
+from langmesh.telemetry import attributes
+from langmesh.wire import codec, subjects
+from langmesh.wire.messages import RunAccepted, RunEnded, RunRejected, Submission
+from langmesh.wire.names import to_token
+from langmesh.wire.streams import EVENT, SUBMIT, SUBMIT_CONSUMER
+
+log = logging.getLogger(__name__)
+
+_KEEP_ALIVE_S: Final = SUBMIT_CONSUMER.ack_wait_s / 3
+_RETRY_S: Final = 1.0
+
+ThreadKey = tuple[str, str]
+
+
+@dataclass(slots=True)
+class _Thread:
+    """One thread's queue: its runs go one after the other."""
+
+    waiting: deque[tuple[Run, Delivery]] = field(default_factory=deque)
+    active: Run | None = None
+    interrupted: Run | None = None
+    graphs: set[str] = field(default_factory=set)
+
+
+class Admission:
+    """Takes submissions and drives their runs."""
+
+    def __init__(self, bus: Bus, engine: Engine, *, max_runs: int, threads_max: int) -> None:
+        self._bus = bus
+        self._engine = engine
+        self._threads: OrderedDict[ThreadKey, _Thread] = OrderedDict()
+        self._threads_max = threads_max
+        self._held: dict[int, Delivery] = {}
+        self._drivers: set[asyncio.Task[None]] = set()
+        self._epoch = ""
+        self._consumer = PullConsumer(
+            bus,
+            SUBMIT.name,
+            SUBMIT_CONSUMER.durable,
+            capacity=max_runs,
+            handler=self._on_delivery,
+        )
+
+    @contextlib.asynccontextmanager
+    async def run(self) -> AsyncIterator[None]:
+        """Admit while the block runs; at its end, unfinished runs go back to the broker."""
+        info = await self._bus.api(f"STREAM.INFO.{SUBMIT.name}")
+        # Sequences start again when the stream is made anew; its age keeps derived ids unique.
+        self._epoch = _epoch(info["created"])
+        keeper = asyncio.create_task(self._keep_alive(), name="keep submissions")
+        try:
+            async with self._consumer.run():
+                yield
+        finally:
+            keeper.cancel()
+            for driver in self._drivers:
+                driver.cancel()
+            await asyncio.gather(keeper, *self._drivers, return_exceptions=True)
+
+    @property
+    def active(self) -> int:
+        """Runs that are queued or driven."""
+        return len(self._held)
+
+    async def _on_delivery(self, delivery: Delivery) -> None:
+        self._held[delivery.stream_seq] = delivery
+        try:
+            run = await self._admit(delivery)
+        except MeshError as exc:
+            if exc.retryable and exc.code != ErrorCode.UNKNOWN_GRAPH:
+                log.warning("a submission is put off: %s", exc)
+                self._held.pop(delivery.stream_seq, None)
+                await delivery.release(_RETRY_S)
+                return
+            await self._refuse(delivery, exc)
+            return
+        if run is None:
+            await self._settle(delivery)
+            return
+        thread = self._threads.setdefault((run.tenant, run.thread), _Thread())
+        self._threads.move_to_end((run.tenant, run.thread))
+        thread.graphs.add(run.graph)
+        thread.waiting.append((run, delivery))
+        if thread.active is None:
+            self._next(thread)
+
+    async def _admit(self, delivery: Delivery) -> Run | None:
+        """Make a run of a submission; None if it was run to its end before.
+
+        Raises:
+            MeshError: Why it is refused.
+        """
+        names = subjects.parse_submit(delivery.subject)
+        submission = codec.decode_submission(delivery.body)
+        entry = self._engine.catalog.get(names.tenant, names.graph)
+        loaded = entry.loaded
+        derived = f"{self._epoch}-{delivery.stream_seq}"
+        thread = submission.thread_id or f"thread-{derived}"
+        to_token(thread, field="thread_id")
+        if (run := self._resumable(names.tenant, thread, names.graph, submission)) is not None:
+            run.events.emit(
+                RunAccepted,
+                graph=names.graph,
+                submit_seq=delivery.stream_seq,
+                trace_id=run.span.trace_id,
+            )
+            run.submission = submission
+            run.resumed = True
+            run.invocation = f"{run.id}/{delivery.stream_seq}"
+            return run
+        if submission.command is None and submission.input is not None:
+            loaded.inputs.check(submission.input)
+        run_id = submission.run_id or f"run-{derived}"
+        to_token(run_id, field="run_id")
+        subject = subjects.event(names.tenant, names.graph, thread, run_id)
+        seq, last, restarted, over = await self._earlier(subject, delivery)
+        if over:
+            return None
+        span = self._engine.tracer.begin(
+            attributes.invoke_workflow(
+                tenant=names.tenant,
+                graph=names.graph,
+                revision=loaded.topology.revision,
+                thread=thread,
+                run=run_id,
+            ),
+            parent=delivery.headers.get("traceparent", ""),
+        )
+        events = EventWriter(
+            self._bus, subject, run_id=run_id, thread_id=thread, seq=seq, last=last
+        )
+        if not restarted:
+            events.emit(
+                RunAccepted,
+                graph=names.graph,
+                submit_seq=delivery.stream_seq,
+                trace_id=span.trace_id,
+            )
+        return Run(
+            engine=self._engine,
+            tenant=names.tenant,
+            graph=names.graph,
+            thread=thread,
+            id=run_id,
+            loaded=loaded,
+            submission=submission,
+            events=events,
+            span=span,
+            invocation=f"{run_id}/{delivery.stream_seq}/{delivery.deliveries}",
+            restarted=restarted,
+        )
+
+    def _resumable(
+        self, tenant: str, thread: str, graph: str, submission: Submission
+    ) -> Run | None:
+        """The interrupted run that a resume command continues."""
+        found = self._threads.get((tenant, thread))
+        if submission.command is None or submission.command.resume is None or found is None:
+            return None
+        run = found.interrupted
+        if run is None or run.graph != graph:
+            return None
+        found.interrupted = None
+        return run
+
+    async def _earlier(self, subject: str, delivery: Delivery) -> tuple[int, int, bool, bool]:
+        """What an earlier life of the run has written: (seq, stream sequence, restarted, over)."""
+        if delivery.deliveries == 1 and not self._may_exist(delivery):
+            return 0, 0, False, False
+        last = await self._bus.last(EVENT.name, subject)
+        if last is None:
+            return 0, 0, False, False
+        first = await self._bus.first(EVENT.name, subject)
+        opening = codec.decode_event(first[1]) if first is not None else None
+        if not isinstance(opening, RunAccepted) or opening.submit_seq != delivery.stream_seq:
+            raise MeshError(
+                ErrorCode.DUPLICATE_RUN, f"run_id: another submission used {opening!r:.80} before"
+            )
+        event = codec.decode_event(last[1])
+        return event.seq, last[0], True, isinstance(event, RunEnded)
+
+    @staticmethod
+    def _may_exist(delivery: Delivery) -> bool:
+        # Derived ids are new on the first delivery; only a chosen run_id may have been used before.
+        return b'"run_id"' in delivery.body
+
+    def _next(self, thread: _Thread) -> None:
+        if not thread.waiting:
+            thread.active = None
+            self._forget_idle_threads()
+            return
+        run, delivery = thread.waiting.popleft()
+        thread.active = run
+        driver = asyncio.get_running_loop().create_task(self._drive(thread, run, delivery))
+        self._drivers.add(driver)
+        driver.add_done_callback(self._drivers.discard)
+
+    async def _drive(self, thread: _Thread, run: Run, delivery: Delivery) -> None:
+        try:
+            with run.span.activate():
+                await run.drive()
+            thread.interrupted = None if run.ended else run
+        except Usurped:
+            log.warning("run %s went to another coordinator", run.id)
+        finally:
+            await self._settle(delivery)
+            self._next(thread)
+
+    async def _settle(self, delivery: Delivery) -> None:
+        self._held.pop(delivery.stream_seq, None)
+        with contextlib.suppress(MeshError):
+            await delivery.ack()
+
+    async def _refuse(self, delivery: Delivery, exc: MeshError) -> None:
+        log.info("submission %d refused: %s", delivery.stream_seq, exc)
+        *_, tenant, graph = delivery.subject.split(".")
+        rejected = RunRejected(
+            submit_seq=delivery.stream_seq, time=now_iso(), **_ids(delivery.body), **describe_error(exc)
+        )
+        subject = f"{subjects.ROOT}.reject.{tenant}.{graph}"
+        while True:
+            try:
+                await self._bus.append(subject, codec.encode_json(rejected))
+                break
+            except MeshError as failure:
+                log.warning("a rejection is not stored yet: %s", failure)
+                await asyncio.sleep(_RETRY_S)
+        await self._settle(delivery)
+
+    async def _keep_alive(self) -> None:
+        while True:
+            await asyncio.sleep(_KEEP_ALIVE_S)
+            for delivery in list(self._held.values()):
+                with contextlib.suppress(MeshError):
+                    await delivery.in_progress()
+
+    def _forget_idle_threads(self) -> None:
+        """Drop the state of the thread that was idle longest when there are too many."""
+        while len(self._threads) > self._threads_max:
+            key = next(
+                (k for k, t in self._threads.items() if t.active is None and not t.interrupted), None
+            )
+            if key is None:
+                return
+            for graph in self._threads.pop(key).graphs:
+                with contextlib.suppress(MeshError):
+                    self._engine.catalog.get(key[0], graph).saver.delete_thread(key[1])
+
+
+def _ids(body: bytes) -> dict[str, Any]:
+    """The ids that a refused submission asked for, where they can be read."""
+    try:
+        submission = codec.decode_submission(body)
+    except MeshError:
+        return {}
+    return {"run_id": submission.run_id, "thread_id": submission.thread_id}
+
+
+def _epoch(created: str) -> str:
+    """A short text for the moment a stream was made."""
+    import zlib
+
+    return f"{zlib.crc32(created.encode()):08x}"

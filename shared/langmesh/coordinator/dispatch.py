@@ -1,0 +1,270 @@
+"""Carry the tasks of runs through the mesh: publish, wait for the slot, and see to it that nothing is lost.
+
+EXEC is a hint (rule R5): an attempt waits for its slot, and the sweeper publishes it again when the slot is empty and the
+broker holds no delivery of it any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Final
+
+from langmesh.bus import Bus
+from langmesh.bus.tail import Tail
+from langmesh.clock import monotonic, new_id, now_iso, now_ms
+from langmesh.coordinator.catalog import Catalog
+from langmesh.errors import ErrorCode, MeshError
+from langmesh.wire import codec, subjects
+from langmesh.wire.messages import (
+    CancelPayload,
+    CancelTasks,
+    DeadLetter,
+    Fault,
+    Header,
+    OutcomePayload,
+    TaskOutcome,
+)
+from langmesh.wire.streams import EXEC, SLOT
+
+log = logging.getLogger(__name__)
+
+SWEEP_S: Final = 5.0
+"""How often attempts without an outcome are looked after."""
+_WAITING_AFTER_S: Final = 1.0
+_RETRY_S: Final = 0.25
+
+
+@dataclass(slots=True, kw_only=True)
+class Attempt:
+    """One attempt of one task that is on its way."""
+
+    tenant: str
+    graph: str
+    node: str
+    release: str
+    run: str
+    cap: str
+    slot: str
+    subject: str
+    body: bytes
+    outcome: asyncio.Future[TaskOutcome]
+    on_waiting: Callable[[str], None]
+    sent_at: float = 0.0
+    exec_seq: int = 0
+    told_waiting: bool = False
+
+
+class Dispatcher:
+    """Sends attempts and resolves them when their slots fill."""
+
+    def __init__(self, bus: Bus, catalog: Catalog, instance: str) -> None:
+        self._bus = bus
+        self._catalog = catalog
+        self._instance = instance
+        self._pending: dict[str, Attempt] = {}
+        self._background: set[asyncio.Task[None]] = set()
+
+    @contextlib.asynccontextmanager
+    async def run(self) -> AsyncIterator[Dispatcher]:
+        """Follow the slots and sweep while the block runs."""
+        tail = Tail(self._bus, SLOT.name, (subjects.SLOT_ALL,), self._on_slot, start_seq=None)
+        self._catalog.on_agents_changed(self._on_agents_changed)
+        async with tail.run():
+            sweeper = asyncio.create_task(self._sweep_for_ever(), name="sweeper")
+            try:
+                yield self
+            finally:
+                sweeper.cancel()
+                for task in self._background:
+                    task.cancel()
+                await asyncio.gather(sweeper, *self._background, return_exceptions=True)
+
+    async def send(self, attempt: Attempt) -> int:
+        """Publish an attempt, for as long as it takes; returns its EXEC stream sequence."""
+        self._pending[attempt.cap] = attempt
+        await self._publish(attempt)
+        self._watch_service(attempt)
+        return attempt.exec_seq
+
+    async def wait(self, attempt: Attempt) -> TaskOutcome:
+        """Wait for the outcome of a sent attempt; if the caller gives up, so do the agents."""
+        try:
+            return await attempt.outcome
+        finally:
+            self._pending.pop(attempt.cap, None)
+            if not attempt.outcome.done() or attempt.outcome.cancelled():
+                self._spawn(self._call_off(attempt))
+
+    async def _publish(self, attempt: Attempt) -> None:
+        while True:
+            try:
+                await self._catalog.ensure_consumer(attempt.subject)
+                attempt.exec_seq = await self._bus.append(attempt.subject, attempt.body)
+            except MeshError as exc:
+                if not exc.retryable:
+                    self._pending.pop(attempt.cap, None)
+                    raise
+                log.warning("a task is not sent yet: %s", exc)
+                await asyncio.sleep(_RETRY_S)
+            else:
+                attempt.sent_at = monotonic()
+                return
+
+    async def _call_off(self, attempt: Attempt) -> None:
+        message = CancelTasks(
+            header=Header(
+                id=new_id(),
+                type=CancelTasks.TYPE,
+                sender=self._instance,
+                receiver=attempt.node,
+                sent_at_ms=now_ms(),
+            ),
+            payload=CancelPayload(run=attempt.run, caps=[attempt.cap]),
+        )
+        try:
+            await self._bus.publish(
+                subjects.control(attempt.tenant, attempt.graph, attempt.node), codec.encode(message)
+            )
+            if attempt.exec_seq:
+                await self._bus.delete(EXEC.name, attempt.exec_seq)
+        except MeshError as exc:
+            log.info("a cancelled task may still run: %s", exc)
+
+    async def _on_slot(self, subject: str, body: bytes, _seq: int) -> None:
+        attempt = self._pending.get(subjects.slot_cap(subject))
+        if attempt is not None:
+            self._resolve(attempt, body)
+        elif subjects.slot_cap(subject).startswith("rejected"):
+            await self._on_rejected(subject, body)
+
+    def _resolve(self, attempt: Attempt, body: bytes) -> None:
+        if attempt.outcome.done():
+            return
+        try:
+            attempt.outcome.set_result(codec.decode(TaskOutcome, body))
+        except MeshError as exc:
+            log.error("the outcome in %s cannot be used: %s", attempt.slot, exc)  # noqa: TRY400
+            attempt.outcome.set_exception(exc)
+            self._spawn(
+                self._bury(attempt.tenant, attempt.graph, attempt.node, attempt.slot, 0, exc, body)
+            )
+
+    async def _on_rejected(self, subject: str, body: bytes) -> None:
+        """An agent could not decode a task: keep it in DEAD, and fail the attempt if it was one of ours."""
+        try:
+            outcome = codec.decode(TaskOutcome, body).payload
+        except MeshError as exc:
+            log.error("a rejection cannot be decoded: %s", exc)  # noqa: TRY400
+            return
+        fault = outcome.fault or Fault(
+            code=ErrorCode.MALFORMED_BODY, type="MeshError", message="no reason given"
+        )
+        mine = next((a for a in self._pending.values() if a.exec_seq == outcome.exec_seq), None)
+        if mine is not None and not mine.outcome.done():
+            mine.outcome.set_exception(MeshError(ErrorCode(fault.code), fault.message))
+        names = subjects.parse_slot(subject)
+        error = MeshError(ErrorCode(fault.code), fault.message)
+        self._spawn(
+            self._bury(
+                names.tenant,
+                names.graph,
+                names.node,
+                subject,
+                outcome.exec_seq,
+                error,
+                outcome.body,
+            )
+        )
+
+    async def _bury(
+        self,
+        tenant: str,
+        graph: str,
+        node: str,
+        subject: str,
+        seq: int,
+        error: MeshError,
+        body: bytes,
+    ) -> None:
+        letter = DeadLetter(
+            reason=error.code,
+            message=error.message,
+            subject=subject,
+            stream_seq=seq,
+            time=now_iso(),
+            body=body[: codec.BODY_BYTES_MAX // 2],
+        )
+        try:
+            await self._bus.append(subjects.dead(tenant, graph, node), codec.encode_json(letter))
+        except MeshError as exc:
+            log.error("a dead letter is lost: %s", exc)  # noqa: TRY400
+
+    async def bury_poison(self, attempt: Attempt, outcome: OutcomePayload) -> None:
+        """Keep a task in DEAD that kills its agents."""
+        message = outcome.fault.message if outcome.fault is not None else "delivered too often"
+        await self._bury(
+            attempt.tenant,
+            attempt.graph,
+            attempt.node,
+            attempt.subject,
+            attempt.exec_seq,
+            MeshError(ErrorCode.NODE_POISONED, message),
+            attempt.body,
+        )
+
+    def _watch_service(self, attempt: Attempt) -> None:
+        if not self._is_served(attempt) and not attempt.told_waiting:
+            # A moment of patience: agents that start together with the run are not worth an event.
+            asyncio.get_running_loop().call_later(_WAITING_AFTER_S, self._tell_waiting, attempt)
+
+    def _tell_waiting(self, attempt: Attempt) -> None:
+        if attempt.outcome.done() or attempt.told_waiting or self._is_served(attempt):
+            return
+        attempt.told_waiting = True
+        attempt.on_waiting(
+            f"no agent serves node {attempt.node!r}, release {attempt.release!r}"
+            f" ({attempt.subject})"
+        )
+
+    def _on_agents_changed(self) -> None:
+        for attempt in list(self._pending.values()):
+            self._watch_service(attempt)
+
+    def _is_served(self, attempt: Attempt) -> bool:
+        return self._catalog.is_served(
+            attempt.tenant, attempt.graph, attempt.node, attempt.release
+        )
+
+    async def _sweep_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            now = monotonic()
+            for attempt in list(self._pending.values()):
+                if attempt.sent_at and now - attempt.sent_at >= SWEEP_S:
+                    try:
+                        await self._look_after(attempt)
+                    except MeshError as exc:
+                        log.warning("sweeping: %s", exc)
+                        break
+
+    async def _look_after(self, attempt: Attempt) -> None:
+        """Fetch the outcome if the slot is filled; publish again if the broker lost the delivery."""
+        if await self._bus.at(EXEC.name, attempt.exec_seq) is not None:
+            return
+        found = await self._bus.last(SLOT.name, attempt.slot)
+        if attempt.outcome.done():
+            return
+        if found is not None:
+            self._resolve(attempt, found[1])
+        else:
+            log.warning("task %s of run %s is sent again", attempt.cap, attempt.run)
+            await self._publish(attempt)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)

@@ -1,0 +1,83 @@
+"""The coordinator as a service: publish what it was given, then admit and drive."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Sequence
+
+from langmesh.bus import Bus, connect
+from langmesh.bus.blobs import Blobs
+from langmesh.bus.streams import ensure_consumer, ensure_streams
+from langmesh.coordinator.admission import Admission
+from langmesh.coordinator.catalog import Catalog
+from langmesh.coordinator.dispatch import Dispatcher
+from langmesh.coordinator.run import Engine
+from langmesh.graphs import compat, directory
+from langmesh.graphs.loading import load
+from langmesh.registry import keys, records
+from langmesh.registry.capability import capability_key
+from langmesh.registry.etcd import Etcd
+from langmesh.registry.lease import Registration
+from langmesh.service import Service, run_service
+from langmesh.wire.streams import SUBMIT_CONSUMER
+
+log = logging.getLogger(__name__)
+
+
+class Coordinator:
+    """Compiles graphs, admits submissions, drives runs.
+
+    Args:
+        sources: Graphs to publish at start, each ``module:attribute``.
+    """
+
+    def __init__(self, sources: Sequence[str] = ()) -> None:
+        self._sources = sources
+
+    def serve(self) -> None:
+        """Serve until SIGTERM."""
+        run_service("coordinator", self.main)
+
+    async def main(self, service: Service) -> None:
+        """Serve until ``service.stop`` is set; for callers that have an event loop already."""
+        async with (
+            connect(service.settings.nats_url, name=service.instance, wait_s=30) as bus,
+            Etcd(service.settings.etcd_endpoints) as etcd,
+            self.serving(service, bus, etcd),
+        ):
+            await service.stop.wait()
+
+    @contextlib.asynccontextmanager
+    async def serving(self, service: Service, bus: Bus, etcd: Etcd) -> AsyncIterator[None]:
+        """Serve while the block runs."""
+        compat.install_seam()
+        settings = service.settings
+        await asyncio.gather(ensure_streams(bus), self._publish(etcd, settings.tenant, settings.release))
+        await ensure_consumer(bus, SUBMIT_CONSUMER)
+        _, key = await capability_key(etcd)
+        record = records.encode(service.record("ready", capacity=settings.max_runs))
+        async with Catalog(bus, etcd).run() as catalog:
+            async with Dispatcher(bus, catalog, service.instance).run() as dispatcher:
+                engine = Engine(
+                    catalog=catalog,
+                    dispatcher=dispatcher,
+                    blobs=Blobs(bus),
+                    tracer=service.telemetry.tracer,
+                    key=key,
+                    instance=service.instance,
+                )
+                admission = Admission(
+                    bus, engine, max_runs=settings.max_runs, threads_max=settings.threads_max
+                )
+                where = keys.coordinator(settings.tenant, service.instance)
+                async with admission.run(), Registration(etcd, {where: record}):
+                    log.info("durability profile: process-crash; run state in memory")
+                    yield
+
+    async def _publish(self, etcd: Etcd, tenant: str, release: str) -> None:
+        for source in self._sources:
+            topology = load(source, tenant=tenant).topology
+            await directory.publish(etcd, topology, release=release)
+            log.info("published %s at revision %s", topology.graph, topology.revision)

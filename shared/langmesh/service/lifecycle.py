@@ -1,0 +1,102 @@
+"""Start a service process, run it until it is told to stop, and end it with an exit code that tells why.
+
+Exit codes: 0 after SIGTERM or SIGINT, 1 for a failure that a person can mend (one line on stderr and in the log), 70
+for a defect of langmesh itself (with a traceback in the log).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+
+import uvloop
+
+from langmesh import clock, settings
+from langmesh.errors import MeshError
+from langmesh.registry.records import ServiceRecord
+from langmesh.settings import Settings
+from langmesh.telemetry import logs
+from langmesh.telemetry.tracing import Telemetry, setup
+
+log = logging.getLogger(__name__)
+
+EXIT_MENDABLE = 1
+EXIT_DEFECT = 70
+
+
+@dataclass(slots=True)
+class Service:
+    """One running service process."""
+
+    name: str
+    instance: str
+    settings: Settings
+    telemetry: Telemetry
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the process shall drain and end."""
+
+    def record(self, state: str, **more: object) -> ServiceRecord:
+        """This process as the registry shows it."""
+        loop = type(asyncio.get_running_loop())
+        return ServiceRecord(
+            service=self.name,
+            instance=self.instance,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            state=state,  # type: ignore[arg-type]
+            event_loop=loop.__module__.partition(".")[0],
+            release=self.settings.release,
+            started_at=clock.now_iso(),
+            versions={name: _version(name) for name in ("langmesh", "langgraph", "nats-py")},
+            **more,  # type: ignore[arg-type]
+        )
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def run_service(name: str, main: Callable[[Service], Awaitable[None]]) -> None:
+    """Run ``main`` under uvloop until SIGTERM or SIGINT, then leave the process.
+
+    Args:
+        name: The service's name in the registry, in traces and in logs.
+        main: Gets the service; returns after ``service.stop`` is set and all its work is handed over.
+    """
+    instance = clock.new_instance(name)
+    try:
+        config = settings.load()
+        logs.configure(service=name, instance=instance, level=config.log_level)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_run(name, instance, config, main))
+    except MeshError as exc:
+        log.error("%s", exc, extra={"code": str(exc.code)})  # noqa: TRY400  mendable: no traceback
+        sys.stderr.flush()
+        sys.exit(EXIT_MENDABLE)
+    except Exception:
+        log.exception("the service ended by a defect")
+        sys.exit(EXIT_DEFECT)
+
+
+async def _run(
+    name: str, instance: str, config: Settings, main: Callable[[Service], Awaitable[None]]
+) -> None:
+    telemetry = setup(config, service=name, instance=instance, version=config.release)
+    service = Service(name, instance, config, telemetry)
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, service.stop.set)
+    try:
+        await main(service)
+    finally:
+        telemetry.shutdown(timeout_s=3)
