@@ -105,7 +105,7 @@ class Etcd:
         """
         request = etcdrpc.RangeRequest(key=key_bytes(key), revision=revision)
         answer = await self.transport.call(
-            self.transport.kv.Range, request, f"get {key}", repeat=True
+            self.transport.stubs.kv.Range, request, f"get {key}", repeat=True
         )
         return to_entry(answer.kvs[0]) if answer.kvs else None
 
@@ -125,7 +125,7 @@ class Etcd:
     async def put(self, key: str, value: bytes, lease: int = 0) -> int:
         """Write one key and return the revision of the write."""
         request = etcdrpc.PutRequest(key=key_bytes(key), value=value, lease=lease)
-        answer = await self.transport.call(self.transport.kv.Put, request, f"put {key}")
+        answer = await self.transport.call(self.transport.stubs.kv.Put, request, f"put {key}")
         return int(answer.header.revision)
 
     async def delete(self, key: str) -> bool:
@@ -198,7 +198,7 @@ class Etcd:
         """Make a lease of `ttl_s` seconds and return its id."""
         # Repeating leaves at worst a lease without keys, which expires.
         answer = await self.transport.call(
-            self.transport.leases.LeaseGrant,
+            self.transport.stubs.leases.LeaseGrant,
             etcdrpc.LeaseGrantRequest(TTL=ttl_s),
             "grant a lease",
             repeat=True,
@@ -207,7 +207,7 @@ class Etcd:
 
     async def keep_alive(self, lease: int, *, timeout_s: float) -> int:
         """Renew a lease and return the seconds it now has; 0 when it is gone."""
-        call = self.transport.leases.LeaseKeepAlive(
+        call = self.transport.stubs.leases.LeaseKeepAlive(
             iter((etcdrpc.LeaseKeepAliveRequest(ID=lease),)),
             timeout=timeout_s,
             metadata=await self.transport.metadata(),
@@ -231,7 +231,7 @@ class Etcd:
     async def revoke(self, lease: int, *, timeout_s: float | None = None) -> None:
         """End a lease: all its keys go at once."""
         await self.transport.call(
-            self.transport.leases.LeaseRevoke,
+            self.transport.stubs.leases.LeaseRevoke,
             etcdrpc.LeaseRevokeRequest(ID=lease),
             f"revoke lease {lease:x}",
             timeout_s=timeout_s,
@@ -243,7 +243,7 @@ class Etcd:
         request = etcdrpc.TxnRequest(compare=when, success=then, failure=otherwise)
         keys = ", ".join(key_text(compare.key) for compare in request.compare)
         answer = await self.transport.call(
-            self.transport.kv.Txn,
+            self.transport.stubs.kv.Txn,
             request,
             f"transaction on {keys or 'no condition'}",
             timeout_s=timeout_s,
@@ -265,7 +265,7 @@ class Etcd:
                 key=start or b"\0", range_end=end, limit=page, revision=revision
             )
             answer = await self.transport.call(
-                self.transport.kv.Range, request, f"list {prefix}", repeat=True
+                self.transport.stubs.kv.Range, request, f"list {prefix}", repeat=True
             )
             revision = revision or answer.header.revision
             for pair in answer.kvs:
@@ -276,5 +276,7 @@ class Etcd:
             start = answer.kvs[-1].key + b"\0"
 
     async def _delete(self, request: Any, what: str) -> int:
-        answer = await self.transport.call(self.transport.kv.DeleteRange, request, f"delete {what}")
+        answer = await self.transport.call(
+            self.transport.stubs.kv.DeleteRange, request, f"delete {what}"
+        )
         return int(answer.deleted)

@@ -64,6 +64,17 @@ class AnswerTooLarge(MeshError):
         super().__init__(ErrorCode.REGISTRY_REJECTED, message)
 
 
+class _Stubs:
+    """A channel, and etcd's services on it; their messages and methods have no types."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.channel = channel
+        self.kv: Any = etcdrpc.KVStub(channel)
+        self.leases: Any = etcdrpc.LeaseStub(channel)
+        self.watches: Any = etcdrpc.WatchStub(channel)
+        self.auth: Any = etcdrpc.AuthStub(channel)
+
+
 class Transport:
     """A channel with its stubs; belongs to the event loop that opened it.
 
@@ -92,11 +103,22 @@ class Transport:
         self._tls = tls
         self._token: str | None = None
         self._login_lock = asyncio.Lock()
-        self._channel: grpc.aio.Channel | None = None
-        self.kv: Any = None
-        self.leases: Any = None
-        self.watches: Any = None
-        self._auth: Any = None
+        self._stubs: _Stubs | None = None
+
+    @property
+    def stubs(self) -> _Stubs:
+        """The stubs of the open channel.
+
+        Raises:
+            MeshError: REGISTRY_UNAVAILABLE when it is not open.
+        """
+        if self._stubs is None:
+            raise MeshError(
+                ErrorCode.REGISTRY_UNAVAILABLE,
+                f"{self.where}: the client is not open",
+                remedy="Use it inside `async with Etcd(...)`.",
+            )
+        return self._stubs
 
     async def open(self) -> None:
         """Make the channel; the connection follows with the first call."""
@@ -105,17 +127,13 @@ class Transport:
             channel = grpc.aio.insecure_channel(target, options)
         else:
             channel = grpc.aio.secure_channel(target, self._tls, options)
-        self._channel = channel
-        self.kv = etcdrpc.KVStub(channel)
-        self.leases = etcdrpc.LeaseStub(channel)
-        self.watches = etcdrpc.WatchStub(channel)
-        self._auth = etcdrpc.AuthStub(channel)
+        self._stubs = _Stubs(channel)
 
     async def close(self) -> None:
         """Close the channel; calls under way end."""
-        if self._channel is not None:
-            channel, self._channel = self._channel, None
-            await channel.close(grace=None)
+        if self._stubs is not None:
+            stubs, self._stubs = self._stubs, None
+            await stubs.channel.close(grace=None)
 
     async def call(
         self,
@@ -165,14 +183,8 @@ class Transport:
         """What every request carries: the login's token, if there is a login.
 
         Raises:
-            MeshError: REGISTRY_UNAVAILABLE when closed; as :meth:`call` if the login fails.
+            MeshError: As :meth:`call` if the login fails.
         """
-        if self._channel is None:
-            raise MeshError(
-                ErrorCode.REGISTRY_UNAVAILABLE,
-                f"{self.where}: the client is not open",
-                remedy="Use it inside `async with Etcd(...)`.",
-            )
         if self._user is None:
             return ()
         async with self._login_lock:
@@ -206,7 +218,7 @@ class Transport:
     async def _login(self) -> str:
         request = etcdrpc.AuthenticateRequest(name=self._user, password=self._password)
         try:
-            answer = await self._auth.Authenticate(
+            answer = await self.stubs.auth.Authenticate(
                 request, timeout=self.timeout_s, wait_for_ready=True
             )
         except grpc.aio.AioRpcError as exc:

@@ -109,7 +109,7 @@ class _Position:
 async def _follow(etcd: Etcd, prefix: str, position: _Position) -> AsyncGenerator[Changes, None]:
     """Yield the changes after `position`, and move it, until the stream ends or breaks."""
     transport = etcd.transport
-    call = transport.watches.Watch(
+    call = transport.stubs.watches.Watch(
         # Without this, a member that is cut off from the others keeps its watches open and silent.
         metadata=(*await transport.metadata(), ("hasleader", "true")),
         wait_for_ready=True,
