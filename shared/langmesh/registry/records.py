@@ -1,0 +1,88 @@
+"""The documents of the registry: frozen structs, stored as JSON.
+
+A process writes its ``ServiceRecord`` and others of any release read it, so unknown fields are
+ignored there. ``Bindings`` may be edited by hand: a field that does not exist is refused rather
+than silently without effect.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from langmesh.wire.codec import decode_json, encode_json
+
+State = Literal["starting", "ready", "draining"]
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=1_000)]
+
+
+class ServiceRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One running process: an agent or a coordinator."""
+
+    service: Text
+    """Its name: the node's, or ``coordinator``."""
+    instance: Text
+    """Unique per process."""
+    pid: Annotated[int, msgspec.Meta(ge=1)]
+    host: Text
+    state: State
+    """``starting``: takes no tasks yet; ``draining``: takes no more."""
+    event_loop: str
+    """What drives it, e.g. ``uvloop``."""
+    release: Text
+    capacity: Annotated[int, msgspec.Meta(ge=0)]
+    """Tasks, or runs, that it works on at once."""
+    started_at: Text
+    """RFC 3339 in UTC."""
+    versions: dict[str, str] = {}
+    """Versions of what it is built on, by distribution."""
+    graph: str = ""
+    """Graph that the agent serves; empty for a coordinator."""
+    node: str = ""
+    """Node that the agent serves; empty for a coordinator."""
+
+
+class Binding(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+):
+    """Where one node's tasks go."""
+
+    subject: Text
+    """EXEC subject of the release that serves the node."""
+    release: Text
+
+
+class Bindings(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+):
+    """Where the tasks of a graph's nodes go."""
+
+    nodes: dict[Text, Binding]
+
+
+def encode(record: ServiceRecord | Bindings) -> bytes:
+    """The document of a record.
+
+    Raises:
+        MeshError: PAYLOAD_TOO_LARGE.
+    """
+    return encode_json(record)
+
+
+def decode_service(document: bytes) -> ServiceRecord:
+    """Decode what a process registered.
+
+    Raises:
+        MeshError: MALFORMED_BODY, or INVALID_FIELD naming the field.
+    """
+    return decode_json(ServiceRecord, document)
+
+
+def decode_bindings(document: bytes) -> Bindings:
+    """Decode a graph's bindings.
+
+    Raises:
+        MeshError: MALFORMED_BODY, or INVALID_FIELD naming the field.
+    """
+    return decode_json(Bindings, document)
