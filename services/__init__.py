@@ -1,0 +1,1 @@
+"""The processes of the mesh, one folder each. Nothing imports from here."""

@@ -1,0 +1,1 @@
+"""Planner: turns a question, and what a review missed, into sub-questions."""

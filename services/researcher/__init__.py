@@ -1,0 +1,1 @@
+"""Researcher: finds the passages of the corpus that answer a sub-question."""

@@ -1,0 +1,1 @@
+"""Writer: turns passages into an answer whose every sentence is cited."""
