@@ -38,6 +38,7 @@ from langgraph._internal._constants import (
 )
 from langgraph._internal._runnable import coerce_to_runnable
 from langgraph._internal._scratchpad import PregelScratchpad
+from langgraph._internal._typing import MISSING
 from langgraph.channels.base import BaseChannel
 from langgraph.errors import ParentCommand
 from langgraph.managed.base import is_managed_value
@@ -64,6 +65,7 @@ __all__ = [
     "DISPATCH_KEY",
     "ERROR",
     "INTERRUPT",
+    "MISSING",
     "PULL",
     "PUSH",
     "BaseChannel",
@@ -220,6 +222,14 @@ def channels_of(task: PregelExecutableTask) -> Mapping[str, BaseChannel[Any, Any
     return cast(
         "Mapping[str, BaseChannel[Any, Any, Any]]", task.config[CONF][CONFIG_KEY_READ].args[1]
     )
+
+
+def channel(
+    graph: Pregel[Any, Any, Any, Any], name: str, checkpoint: Any
+) -> BaseChannel[Any, Any, Any]:
+    """A state channel rebuilt from its checkpoint; an empty one from ``MISSING``."""
+    spec = cast("BaseChannel[Any, Any, Any]", graph.channels[name])
+    return spec.from_checkpoint(checkpoint)
 
 
 def managed_of(graph: Pregel[Any, Any, Any, Any]) -> dict[str, Any]:

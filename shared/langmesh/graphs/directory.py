@@ -47,11 +47,11 @@ async def publish(etcd: Etcd, topology: Topology, *, release: str) -> Bindings:
                 for node in topology.nodes
             },
         )
-        done, _ = await etcd.txn(
+        result = await etcd.txn(
             [mod_is(key, entry.mod_revision if entry is not None else 0)],
             [put_op(route, encode_json(topology)), put_op(key, encode(bindings))],
         )
-        if done:
+        if result.succeeded:
             return bindings
 
 

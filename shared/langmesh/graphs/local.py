@@ -50,7 +50,7 @@ class NodeRunner:
         *,
         body: Callable[..., Any] | None = None,
     ) -> None:
-        if node not in loaded.compiled.nodes:
+        if node not in loaded.topology.nodes:
             raise MeshError(
                 ErrorCode.UNKNOWN_NODE,
                 f"graph {loaded.topology.graph!r} has no node {node!r}; it has"
@@ -63,6 +63,7 @@ class NodeRunner:
         if body is not None:
             self._proc = compat.with_body(self._proc, node, body)
         self._managed = loaded.managed
+        self._reads = loaded.topology.nodes[node].reads
         runnable = self._proc.node
         if runnable is None:
             raise MeshError(ErrorCode.GRAPH_NOT_SUPPORTED, f"node {node!r} does nothing")
@@ -83,10 +84,14 @@ class NodeRunner:
         )
         pad = compat.scratchpad(context.superstep, payload.stop, resume or [], null_resume)
         channels = {
-            name: self.loaded.compiled.channels[name].from_checkpoint(
-                await self._value(value, f"state channel {name!r}")
+            name: compat.channel(
+                self.loaded.compiled,
+                name,
+                await self._value(payload.channels[name], f"state channel {name!r}")
+                if name in payload.channels
+                else compat.MISSING,
             )
-            for name, value in payload.channels.items()
+            for name in self._reads
         }
         path = tuples(payload.path)
         writes: deque[tuple[str, Any]] = deque()

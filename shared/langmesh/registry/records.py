@@ -58,6 +58,8 @@ class Bindings(
 ):
     """Where the tasks of a graph's nodes go."""
 
+    revision: Text
+    """The topology that new runs take."""
     nodes: dict[Text, Binding]
 
 

@@ -115,9 +115,9 @@ class View(Generic[T]):
             ) from exc
 
     async def wait_for(
-        self, predicate: Callable[[Mapping[str, T]], bool], timeout_s: float
+        self, predicate: Callable[[Mapping[str, T]], bool], timeout_s: float | None
     ) -> None:
-        """Wait until the contents satisfy `predicate`.
+        """Wait until the contents satisfy `predicate`; without a timeout, for ever.
 
         Raises:
             MeshError: TIMED_OUT if they do not within `timeout_s` seconds.
@@ -131,7 +131,7 @@ class View(Generic[T]):
                 f" it holds {len(self._items)} keys at revision {self._revision}",
             ) from exc
 
-    async def _wait(self, condition: Callable[[], bool], timeout_s: float) -> None:
+    async def _wait(self, condition: Callable[[], bool], timeout_s: float | None) -> None:
         async with asyncio.timeout(timeout_s):
             while not condition():
                 await self._changed.wait()

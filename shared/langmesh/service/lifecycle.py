@@ -20,7 +20,7 @@ import uvloop
 
 from langmesh import clock, settings
 from langmesh.errors import MeshError
-from langmesh.registry.records import ServiceRecord
+from langmesh.registry.records import ServiceRecord, State
 from langmesh.settings import Settings
 from langmesh.telemetry import logs
 from langmesh.telemetry.tracing import Telemetry, setup
@@ -39,10 +39,13 @@ class Service:
     instance: str
     settings: Settings
     telemetry: Telemetry
+    started_at: str = field(default_factory=clock.now_iso)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process shall drain and end."""
 
-    def record(self, state: str, **more: object) -> ServiceRecord:
+    def record(
+        self, state: State, *, capacity: int, release: str = "", graph: str = "", node: str = ""
+    ) -> ServiceRecord:
         """This process as the registry shows it."""
         loop = type(asyncio.get_running_loop())
         return ServiceRecord(
@@ -50,12 +53,14 @@ class Service:
             instance=self.instance,
             pid=os.getpid(),
             host=socket.gethostname(),
-            state=state,  # type: ignore[arg-type]
+            state=state,
             event_loop=loop.__module__.partition(".")[0],
-            release=self.settings.release,
-            started_at=clock.now_iso(),
+            release=release or self.settings.release,
+            capacity=capacity,
+            started_at=self.started_at,
             versions={name: _version(name) for name in ("langmesh", "langgraph", "nats-py")},
-            **more,  # type: ignore[arg-type]
+            graph=graph,
+            node=node,
         )
 
 
@@ -99,4 +104,4 @@ async def _run(
     try:
         await main(service)
     finally:
-        telemetry.shutdown(timeout_s=3)
+        await telemetry.aclose(timeout_s=3)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from langmesh.clock import new_id
 from langmesh.settings import Settings
 from langmesh.telemetry.attributes import Attribute, Kind
+from langmesh.telemetry.attributes import SpanStart
 from langmesh.telemetry.spans import LINKS_MAX, RecordedSpan, Span
 from langmesh.telemetry.tracecontext import TraceContext, parse
 
@@ -77,6 +78,14 @@ class Tracer:
             _contexts(links) if links else (),
             attributes,
             self._finish,
+        )
+
+    def begin(
+        self, what: SpanStart, *, parent: str = "", links: Sequence[str] = ()
+    ) -> Span:
+        """Start one of the spans that ``attributes`` describes."""
+        return self.start(
+            what.name, kind=what.kind, parent=parent, links=links, attributes=what.attributes
         )
 
 

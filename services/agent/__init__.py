@@ -1,0 +1,1 @@
+"""The generic agent service: hosts any node of any published graph."""
