@@ -1,9 +1,8 @@
-"""Serve a node with the graph's own function: ``python -m services.agent GRAPH NODE``."""
+"""Serve nodes with the graph's own functions: ``python -m services.agent GRAPH NODE [NODE …]``."""
 
 import sys
 
-from langmesh import Agent
+from langmesh.agent.host import serve_nodes
 
 if __name__ == "__main__":
-    graph, node = sys.argv[1:]
-    Agent(graph=graph, node=node).serve()
+    serve_nodes(sys.argv[1], sys.argv[2:])

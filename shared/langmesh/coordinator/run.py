@@ -97,7 +97,7 @@ class Run:
             restarted=self.restarted,
         )
         try:
-            output = await self._stream()
+            await self._stream()
             state = await self.loaded.compiled.aget_state(self._runnable_config())
             if state.next:
                 self.events.emit(
@@ -106,7 +106,7 @@ class Run:
                 self.span.event("interrupted", {})
                 await self.events.flush()
                 return
-            self._end("success", output=output)
+            self._end("success", output=self._output(state.values))
         except asyncio.CancelledError:
             self._end("cancelled")
             raise
@@ -135,27 +135,29 @@ class Run:
             trace_id=self.span.trace_id,
         )
 
-    async def _stream(self) -> Any:
+    def _output(self, values: Any) -> Any:
+        """The part of the state that the graph's output schema names."""
+        keys = self.loaded.compiled.output_channels
+        if isinstance(keys, str) or not isinstance(values, dict):
+            return values
+        return {key: values[key] for key in keys if key in values}
+
+    async def _stream(self) -> None:
         wanted = self.submission.stream_mode
         modes = ["updates"] if wanted is None else [wanted] if isinstance(wanted, str) else wanted
         self._agent_modes = sorted(_AGENT_MODES.intersection(modes))
         own = [mode for mode in modes if mode not in _AGENT_MODES]
         config = self._runnable_config()
         self._config = run_config(self.loaded.serde, config)
-        output: Any = None
         async for mode, data in self.loaded.compiled.astream(
             self._input(),
             config,
             context=self.submission.context,
-            stream_mode=list({*own, "values"}),
+            stream_mode=own,
             durability=self.submission.durability,
         ):
-            if mode == "values":
-                output = data
-            if mode in own:
-                self.events.emit(StreamPart, mode=mode, namespace=[], data=data)
-                await self.events.room()
-        return output
+            self.events.emit(StreamPart, mode=mode, namespace=[], data=data)
+            await self.events.room()
 
     def _input(self) -> Any:
         command = self.submission.command
