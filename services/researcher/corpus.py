@@ -20,6 +20,7 @@ from itertools import islice
 from pathlib import Path
 
 from langmesh.errors import ErrorCode, MeshError
+from research.text import sentences
 
 PASSAGE_WORDS = 120
 PASSAGES_MAX = 4000
@@ -43,7 +44,7 @@ _WORDLIKE = re.compile(r"""["“*`(\[]*[^\W\d_][\w'’-]*["”*`)\].,:;!?…]*""
 _SENTENCE_END = re.compile(r"""[.!?]["”’')\]*]*(\s|$)""")
 _MARKDOWN_HEADING = re.compile(r"#{1,6}\s+(.+?)[\s#]*")
 _LIST_ITEM = re.compile(r"([-*+•]|\d{1,3}[.)])\s+")
-_SIGNATURE = re.compile(r"(?:class |async )?([\w.]+)(\(.*\)|\[.*\])?( ->.*)?")
+_SIGNATURE = re.compile(r"(?:class |async )?(\w+(?:\.\w+)*)(?:\(.*\)|\[.*\])(?: ->.*)?")
 _LINE_CHARS_MAX = 1000
 _UNDERLINE = re.compile(r"([=\-~*^#\"'`+])\1{2,}")
 
@@ -61,7 +62,7 @@ class Passage:
 
 
 def read_corpus(folder: str) -> list[Passage]:
-    """Read the passages of a folder, or of Python itself if ``folder`` is empty; PASSAGES_MAX at most.
+    """Read up to PASSAGES_MAX passages of a folder, or of Python itself if ``folder`` is empty.
 
     Raises:
         MeshError: CORPUS_MISSING naming the folder if it does not exist or holds no prose.
@@ -166,10 +167,17 @@ def _paragraphs(text: str, title: str, first_line: int) -> Iterator[tuple[str, i
     """The paragraphs of prose, each with the heading it stands under and its first line."""
     reader = _Reader(title)
     for number, line in enumerate([*text.splitlines(), ""], first_line):
-        for piece in (
-            textwrap.wrap(line, _LINE_CHARS_MAX) if len(line) > _LINE_CHARS_MAX else [line]
-        ):
+        for piece in _pieces(line):
             yield from reader.feed(number, piece)
+
+
+def _pieces(line: str) -> list[str]:
+    """A line as it is; a long one, which is a paragraph or no prose, by sentences."""
+    if len(line) <= _LINE_CHARS_MAX:
+        return [line]
+    return [
+        part for sentence in sentences(line) for part in textwrap.wrap(sentence, _LINE_CHARS_MAX)
+    ]
 
 
 class _Reader:
