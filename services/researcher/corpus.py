@@ -13,6 +13,7 @@ import logging
 import re
 import sysconfig
 import textwrap
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -121,13 +122,20 @@ def _file_passages(path: Path, source: str, *, functions: bool = True) -> Iterat
     if path.stat().st_size > FILE_BYTES_MAX:
         _log.warning("%s is larger than %d bytes and left out", path, FILE_BYTES_MAX)
         return
-    text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as exc:
+        _log.warning("%s cannot be read and is left out: %s", path, exc.strerror)
+        return
     if path.suffix != ".py":
         yield from _text_passages(source, path.stem, text, 1)
         return
     try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError):  # a template, or code for another Python
+        with warnings.catch_warnings():
+            # What the compiler thinks of a document's escapes is not this process's business.
+            warnings.simplefilter("ignore", SyntaxWarning)
+            tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError):  # a template, or code for another Python
         return
     for title, docstring, line in _docstrings(tree, _module_name(source), functions):
         yield from _text_passages(source, title, docstring, line)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import time
 from itertools import islice
 from pathlib import Path
@@ -14,6 +16,7 @@ from services.researcher import corpus as corpus_module
 from services.researcher.corpus import PASSAGES_MAX, Passage, read_corpus
 from services.researcher.index import Index, load_index
 
+ROOT = Path(__file__).parents[2]
 ZEPPELIN = "A zeppelin is a rigid airship whose frame of metal rings holds the gas cells inside."
 
 
@@ -119,6 +122,26 @@ def test_the_index_is_built_once_and_prints_nothing(corpus: Path, capfd):
     index.search("zeppelin", 1)
     assert load_index(str(corpus)) is index
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_index_imports_no_accelerator_that_happens_to_be_installed(tmp_path: Path):
+    for name in ("jax", "numba", "scipy", "tqdm"):
+        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name} was imported')\n")
+    code = (
+        "import sys\n"
+        "from services.researcher.index import load_index\n"
+        "load_index('').search('exceptions', 3)\n"
+        "assert not {'jax', 'numba', 'scipy', 'tqdm'} & set(sys.modules)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": f"{tmp_path}:{ROOT / 'shared'}:{ROOT}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
 def test_reading_stops_at_the_limit(tmp_path: Path):
