@@ -24,8 +24,9 @@ def first_plan(question: str) -> list[str]:
 def next_plan(question: str, missing: list[str], asked: list[str]) -> list[str]:
     """Other sub-questions than those asked, for what the last draft did not cover.
 
-    Each missing thing is asked for beside what is covered, then by how its words begin (``zeppe*``),
-    which finds other forms and spellings, then word by word: two ways per thing and round.
+    Each missing thing is asked for beside what is covered, then by how its words begin
+    (``zeppe*``), which finds other forms and spellings, then word by word: two ways per thing and
+    round.
     """
     covered = [topic for topic in phrases(question) if topic not in missing]
     per_thing = (
@@ -54,8 +55,8 @@ def _otherwise(thing: str) -> Iterator[str]:
     """Enough further ways to ask for two of them in each of the later rounds."""
     yield f"What else is said on {thing}?"
     yield f"What is related to {thing}?"
-    yield f"How is {thing} used?"
-    yield f"Why is {thing} needed?"
+    yield f"Which uses of {thing} are there?"
+    yield f"What else is like {thing}?"
 
 
 def _meaning(topic: str) -> str:

@@ -12,7 +12,7 @@ from services.planner.decompose import SUBQUESTIONS_MAX, first_plan, next_plan
 _INSTRUCTION = (
     "Split the question into 2 to 4 short search queries that together find what is needed to "
     "answer it. Do not repeat a query that was asked before; look for what is still missing, if "
-    'anything is. Reply with a JSON array of strings only, for example ["what X is", "how X uses Y"].'
+    'anything is. Reply with a JSON array of strings only, such as ["what X is", "how X uses Y"].'
 )
 
 
@@ -38,7 +38,7 @@ async def plan(state: State) -> dict[str, Any]:
 
 
 async def _model_plan(question: str, asked: list[str], missing: list[str]) -> list[str]:
-    if (model := chat_model()) is None:
+    if (model := await chat_model()) is None:
         return []
     material = f"Question: {question}\nAsked before: {asked}\nStill missing: {missing}"
     reply = first_json(await ask(model, _INSTRUCTION, material))

@@ -13,6 +13,7 @@ import logging
 import re
 import sysconfig
 import textwrap
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -20,6 +21,7 @@ from itertools import islice
 from pathlib import Path
 
 from langmesh.errors import ErrorCode, MeshError
+from research.text import sentences
 
 PASSAGE_WORDS = 120
 PASSAGES_MAX = 4000
@@ -43,7 +45,7 @@ _WORDLIKE = re.compile(r"""["“*`(\[]*[^\W\d_][\w'’-]*["”*`)\].,:;!?…]*""
 _SENTENCE_END = re.compile(r"""[.!?]["”’')\]*]*(\s|$)""")
 _MARKDOWN_HEADING = re.compile(r"#{1,6}\s+(.+?)[\s#]*")
 _LIST_ITEM = re.compile(r"([-*+•]|\d{1,3}[.)])\s+")
-_SIGNATURE = re.compile(r"(?:class |async )?([\w.]+)(\(.*\)|\[.*\])?( ->.*)?")
+_SIGNATURE = re.compile(r"(?:class |async )?(\w+(?:\.\w+)*)(?:\(.*\)|\[.*\])(?: ->.*)?")
 _LINE_CHARS_MAX = 1000
 _UNDERLINE = re.compile(r"([=\-~*^#\"'`+])\1{2,}")
 
@@ -61,7 +63,7 @@ class Passage:
 
 
 def read_corpus(folder: str) -> list[Passage]:
-    """Read the passages of a folder, or of Python itself if ``folder`` is empty; PASSAGES_MAX at most.
+    """Read up to PASSAGES_MAX passages of a folder, or of Python itself if ``folder`` is empty.
 
     Raises:
         MeshError: CORPUS_MISSING naming the folder if it does not exist or holds no prose.
@@ -120,13 +122,20 @@ def _file_passages(path: Path, source: str, *, functions: bool = True) -> Iterat
     if path.stat().st_size > FILE_BYTES_MAX:
         _log.warning("%s is larger than %d bytes and left out", path, FILE_BYTES_MAX)
         return
-    text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as exc:
+        _log.warning("%s cannot be read and is left out: %s", path, exc.strerror)
+        return
     if path.suffix != ".py":
         yield from _text_passages(source, path.stem, text, 1)
         return
     try:
-        tree = ast.parse(text)
-    except (SyntaxError, ValueError):  # a template, or code for another Python
+        with warnings.catch_warnings():
+            # What the compiler thinks of a document's escapes is not this process's business.
+            warnings.simplefilter("ignore", SyntaxWarning)
+            tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError):  # a template, or code for another Python
         return
     for title, docstring, line in _docstrings(tree, _module_name(source), functions):
         yield from _text_passages(source, title, docstring, line)
@@ -166,10 +175,17 @@ def _paragraphs(text: str, title: str, first_line: int) -> Iterator[tuple[str, i
     """The paragraphs of prose, each with the heading it stands under and its first line."""
     reader = _Reader(title)
     for number, line in enumerate([*text.splitlines(), ""], first_line):
-        for piece in (
-            textwrap.wrap(line, _LINE_CHARS_MAX) if len(line) > _LINE_CHARS_MAX else [line]
-        ):
+        for piece in _pieces(line):
             yield from reader.feed(number, piece)
+
+
+def _pieces(line: str) -> list[str]:
+    """A line as it is; a long one, which is a paragraph or no prose, by sentences."""
+    if len(line) <= _LINE_CHARS_MAX:
+        return [line]
+    return [
+        part for sentence in sentences(line) for part in textwrap.wrap(sentence, _LINE_CHARS_MAX)
+    ]
 
 
 class _Reader:

@@ -33,7 +33,7 @@ async def review(state: State) -> dict[str, Any]:
 
 
 async def _model_review(question: str, draft: str) -> Coverage | None:
-    if (model := chat_model()) is None or not draft:
+    if (model := await chat_model()) is None or not draft:
         return None
     reply = first_json(await ask(model, _INSTRUCTION, f"Question: {question}\n\nDraft:\n{draft}"))
     score = reply.get("score") if isinstance(reply, dict) else None

@@ -23,8 +23,8 @@ _WORTH_MIN = 1.2
 
 _PROSE_END = re.compile(r"""[.!?]["”’')\]]*""")
 _DANGLING = re.compile(
-    r"(And|Also|Although|As|But|Consequently|Conversely|For example|Furthermore|Hence|However|If so|"
-    r"In addition|In that case|In the latter|In this case|It|Its|Likewise|Moreover|Note|Or|"
+    r"(And|Also|Although|As|But|Consequently|Conversely|For example|Furthermore|Hence|However|"
+    r"If so|In addition|In that case|In the latter|In this case|It|Its|Likewise|Moreover|Note|Or|"
     r"Otherwise|See|Similarly|Since|So|Such|That|The above|The following|The former|The latter|"
     r"Their|Then|Therefore|These|They|This|Those|Thus|When this|You can also)\b"
 )
@@ -32,8 +32,8 @@ _DANGLING = re.compile(
 _DEFINING = re.compile(r"\b(is|are|means?|refers?|allows?|provides?|lets?|specify|specifies)\b")
 _INSTRUCTION = re.compile(
     r"(Add|Append|Call|Check|Close|Convert|Create|Default|Enter|Execute|Exit|Find|Format|Generate|"
-    r"Get|Give|Like|Load|Make|Open|Parse|Print|Raise|Read|Register|Remove|Return|Run|Same|Schedule|"
-    r"Send|Set|Start|Stop|Test|Useful|Wait|Write|Yield)(s|es)?\b"
+    r"Get|Give|Like|Load|Make|Open|Parse|Print|Raise|Read|Register|Remove|Return|Run|Same|"
+    r"Schedule|Send|Set|Start|Stop|Test|Useful|Wait|Write|Yield)(s|es)?\b"
 )
 """Starts of sentences that have a function for their unnamed subject."""
 _ELSEWHERE = re.compile(
@@ -41,7 +41,10 @@ _ELSEWHERE = re.compile(
     re.IGNORECASE,
 )
 _DOTTED = re.compile(r"\w+(\.\w+)+")
-_MARKUP = re.compile(r":[a-z:]+:(?=`)|(?<!\w)\*{1,2}(?=\w)|(?<=\w)\*{1,2}(?!\w)|``")
+_MARKUP = re.compile(
+    r":[a-z:]+:(?=`)|(?<!\w)\*{1,2}(?=\w)|(?<=[\w:.])\*{1,2}(?![\w(])|``"
+    r"|\s\((?:described in|refer to|see)\b[^()]*\)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,5 +158,5 @@ def _overlap(a: frozenset[str], b: frozenset[str]) -> float:
 
 
 def plain(sentence: str) -> str:
-    """The sentence without the markup of emphasis, literals and roles."""
+    """The sentence without the markup of emphasis, literals and roles, and without references."""
     return _MARKUP.sub(lambda m: "`" if m[0] == "``" else "", sentence)

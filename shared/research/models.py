@@ -6,9 +6,12 @@ The value is what ``langchain.chat_models.init_chat_model`` takes, such as ``ant
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 from functools import lru_cache
 from importlib import import_module
+from itertools import islice
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
@@ -18,17 +21,20 @@ from langmesh import settings
 from langmesh.errors import ErrorCode, MeshError
 
 _OWN = "python:"
+_OPENINGS_MAX = 100
+"""Brackets of a reply that are tried as the start of its JSON."""
 
 
-def chat_model() -> BaseChatModel | None:
-    """The configured model, or None when ``LANGMESH_MODEL`` is empty.
+async def chat_model() -> BaseChatModel | None:
+    """The configured model, loaded once per process, or None when ``LANGMESH_MODEL`` is empty.
 
     Raises:
         MeshError: DEPENDENCY_MISSING naming the package to install; INVALID_SETTING if the value
             names no model.
     """
     name = settings.load().model
-    return _load(name) if name else None
+    # Importing a provider's client takes seconds; the event loop must not wait for it.
+    return await asyncio.to_thread(_load, name) if name else None
 
 
 async def ask(model: BaseChatModel, instruction: str, material: str) -> str:
@@ -40,12 +46,13 @@ async def ask(model: BaseChatModel, instruction: str, material: str) -> str:
 def first_json(reply: str) -> Any:
     """The first JSON object or array in a reply, whatever surrounds it; None if there is none."""
     decoder = json.JSONDecoder()
-    for position, char in enumerate(reply):
-        if char in "{[":
-            try:
-                return decoder.raw_decode(reply, position)[0]
-            except (json.JSONDecodeError, RecursionError):
-                continue
+    for opening in islice(re.finditer(r"[{\[]", reply), _OPENINGS_MAX):
+        try:
+            return decoder.raw_decode(reply, opening.start())[0]
+        except json.JSONDecodeError:
+            continue
+        except RecursionError:  # nested beyond all sense: no part of it is an answer
+            return None
     return None
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypedDict
+from typing import Annotated
+
+from typing_extensions import TypedDict  # pydantic refuses typing's before Python 3.12
 
 ROUNDS_MAX = 3
 """Rounds of planning, research, writing and review after which the draft stands as it is."""

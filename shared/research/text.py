@@ -13,7 +13,7 @@ give given got had has have having he her here hers him his how however if in in
 isn it its itself just ll made make may me might mine more most much must my never no nor not of off
 often on once one only onto or other others our out over own per rather re same shall she should
 since so some still such than that the their theirs them then there these they this those through
-thus to too two under until up upon us ve very via was wasn we were what whatever when where whether
+thus to too two under until up upon us ve very via was we were what whatever when where whether
 which while who whom whose why will with within without won would yet you your yours
 
 answer apply compare deal depend describe detail differ difference different differently exactly
@@ -72,16 +72,17 @@ def content_words(text: str, *, beginnings: bool = False) -> list[str]:
 
 def phrases(question: str) -> list[str]:
     """The things a question is about: its unbroken runs of content words, as written, each once."""
-    found: list[str] = []
+    found: dict[tuple[str, ...], str] = {}
     for part in re.split(r"[^\w\s*'’-]+|['’]s\b", question):
         run: list[str] = []
         for word in [*part.split(), ""]:
             if content_words(word):
-                run.append(word.strip("'’-_"))
+                run.append(word.strip("'’-_*"))
             elif run:
-                found.append(" ".join(run))
+                phrase = " ".join(run)
+                found.setdefault(tuple(content_words(phrase)), phrase)
                 run = []
-    return list({tuple(content_words(phrase)): phrase for phrase in reversed(found)}.values())[::-1]
+    return list(found.values())
 
 
 def matches(word: str, stems: set[str] | frozenset[str]) -> bool:
