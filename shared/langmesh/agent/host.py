@@ -1,14 +1,137 @@
-"""The generic agent: hosts any nodes of a published graph in one process."""
+"""Host nodes in a process: find their graphs, register, consume, drain."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Sequence
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
-from langmesh.agent.agent import Agent
-from langmesh.bus import connect
+from nats.aio.msg import Msg
+
+from langmesh.agent.executor import NodeExecutor
+from langmesh.agent.lifeline import Lifeline
+from langmesh.bus import Bus, connect
+from langmesh.bus.blobs import Blobs
+from langmesh.bus.pull import PullConsumer
+from langmesh.errors import MeshError
+from langmesh.graphs.directory import locate
+from langmesh.graphs.loading import LoadedGraph, load
+from langmesh.graphs.local import NodeRunner
+from langmesh.registry import keys, records
 from langmesh.registry.etcd import Etcd
+from langmesh.registry.records import State
 from langmesh.service import Service, run_service
+from langmesh.wire import subjects
+from langmesh.wire.streams import EXEC
+
+log = logging.getLogger(__name__)
+
+GRACE_S: Final = 10.0
+"""How long tasks in work may go on after SIGTERM."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodePlace:
+    """A node to host: of which graph, with which body, as which release; None means the default."""
+
+    graph: str
+    node: str
+    body: Callable[..., Any] | None = None
+    release: str | None = None
+    max_in_flight: int | None = None
+
+
+class _HostedNode:
+    """One node while it is hosted."""
+
+    def __init__(
+        self, service: Service, bus: Bus, lifeline: Lifeline, place: NodePlace, loaded: LoadedGraph
+    ) -> None:
+        settings = service.settings
+        graph = loaded.topology.graph
+        self._service = service
+        self._graph = graph
+        self._node = place.node
+        self._release = place.release or settings.release
+        self._capacity = place.max_in_flight or settings.max_in_flight
+        self._bus = bus
+        self.key = keys.agent(settings.tenant, graph, place.node, service.instance)
+        runner = NodeRunner(loaded, place.node, Blobs(bus), body=place.body)
+        self.executor = NodeExecutor(service, bus, lifeline, runner, self._release)
+        subject = subjects.execution(settings.tenant, graph, place.node, self._release)
+        self._consumer = PullConsumer(
+            bus,
+            EXEC.name,
+            subjects.exec_consumer(subject),
+            capacity=self._capacity,
+            handler=self.executor.on_delivery,
+        )
+
+    def record(self, state: State) -> bytes:
+        """The node's registration."""
+        return records.encode(
+            self._service.record(
+                state,
+                release=self._release,
+                capacity=self._capacity,
+                graph=self._graph,
+                node=self._node,
+            )
+        )
+
+    @contextlib.asynccontextmanager
+    async def consuming(self) -> AsyncIterator[None]:
+        """Take tasks while the block runs."""
+
+        async def on_control(message: Msg) -> None:
+            await self.executor.on_control(message.data)
+
+        subject = subjects.control(self._service.settings.tenant, self._graph, self._node)
+        control = await self._bus.subscribe(subject, on_control)
+        log.info("serving %s of %s, release %s", self._node, self._graph, self._release)
+        async with self._consumer.run():
+            yield
+        await control.unsubscribe()
+
+
+@contextlib.asynccontextmanager
+async def hosting(service: Service, places: Sequence[NodePlace]) -> AsyncIterator[None]:
+    """Serve nodes while the block runs; at its end, take no more and let tasks in work finish.
+
+    Raises:
+        MeshError: BROKER_UNAVAILABLE, REGISTRY_UNAVAILABLE, GRAPH_IMPORT_FAILED, UNKNOWN_NODE.
+    """
+    settings = service.settings
+    async with (
+        connect(settings.nats_url, name=service.instance, wait_s=30) as bus,
+        Etcd(settings.etcd_endpoints) as etcd,
+    ):
+        lifeline = Lifeline(settings, service.instance)
+        graphs = {
+            graph: await _load(etcd, settings.tenant, graph)
+            for graph in {place.graph for place in places}
+        }
+        nodes = [
+            _HostedNode(service, bus, lifeline, place, graphs[place.graph]) for place in places
+        ]
+        async with lifeline.run({node.key: node.record("ready") for node in nodes}):
+            async with contextlib.AsyncExitStack() as stack:
+                for node in nodes:
+                    await stack.enter_async_context(node.consuming())
+                yield
+            for node in nodes:
+                with contextlib.suppress(MeshError):
+                    await lifeline.update(node.key, node.record("draining"))
+            await asyncio.shield(asyncio.gather(*(node.executor.drain(GRACE_S) for node in nodes)))
+        await bus.flush()
+
+
+async def _load(etcd: Etcd, tenant: str, graph: str) -> LoadedGraph:
+    name, source = await locate(etcd, tenant=tenant, graph=graph)
+    return load(source, tenant=tenant, name=name)
 
 
 def serve_nodes(graph: str, nodes: Sequence[str]) -> None:
@@ -18,16 +141,9 @@ def serve_nodes(graph: str, nodes: Sequence[str]) -> None:
         graph: Name of a published graph, or ``module:attribute``.
         nodes: At least one node.
     """
-    agents = [Agent(graph=graph, node=node) for node in nodes]
 
     async def main(service: Service) -> None:
-        async with (
-            connect(service.settings.nats_url, name=service.instance, wait_s=30) as bus,
-            Etcd(service.settings.etcd_endpoints) as etcd,
-            contextlib.AsyncExitStack() as stack,
-        ):
-            for agent in agents:
-                await stack.enter_async_context(agent.serving(service, bus, etcd))
+        async with hosting(service, [NodePlace(graph=graph, node=node) for node in nodes]):
             await service.stop.wait()
 
     run_service(nodes[0] if len(nodes) == 1 else f"{graph.partition(':')[0]}-agent", main)

@@ -11,9 +11,9 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from concurrent.futures import Future
-from typing import Any, Final
+from typing import Final
 
 import uvloop
 
@@ -42,13 +42,12 @@ class Lifeline:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._registration: Registration | None = None
-        self._key = ""
-        self._value = b""
+        self._entries: dict[str, bytes] = {}
 
     @contextlib.asynccontextmanager
-    async def run(self, key: str, value: bytes) -> AsyncIterator[Lifeline]:
-        """Register and keep alive until the block ends; then deregister at once."""
-        self._key, self._value = key, value
+    async def run(self, entries: dict[str, bytes]) -> AsyncIterator[Lifeline]:
+        """Register keys with their values and keep them until the block ends; then they are gone at once."""
+        self._entries = entries
         self._thread.start()
         await asyncio.wrap_future(self._ready)
         try:
@@ -66,15 +65,14 @@ class Lifeline:
         """Let go of a delivery."""
         self._watched.pop(reply, None)
 
-    async def update(self, value: bytes) -> None:
-        """Replace the registration's value."""
-        registration = self._registration
-        if registration is not None:
-            await self._there(lambda: registration.update(value))
-
-    async def _there(self, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        assert self._loop is not None
-        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(make(), self._loop))
+    async def update(self, key: str, value: bytes) -> None:
+        """Replace the value of a registered key."""
+        if self._registration is None or self._loop is None:
+            return
+        change = asyncio.run_coroutine_threadsafe(
+            self._registration.update(value, key=key), self._loop
+        )
+        await asyncio.wrap_future(change)
 
     def _main(self) -> None:
         try:
@@ -93,7 +91,7 @@ class Lifeline:
         async with (
             connect(self._settings.nats_url, name=name, wait_s=10) as bus,
             Etcd(self._settings.etcd_endpoints) as etcd,
-            Registration(etcd, {self._key: self._value}) as registration,
+            Registration(etcd, self._entries) as registration,
         ):
             self._registration = registration
             self._ready.set_result(None)
