@@ -104,7 +104,8 @@ class Pipeline:
         deadline = monotonic() + timeout_s
         if _within(timeout_s * 0.8, self._processor.shutdown):
             return not self._exporter.failing
-        _log.warning("the collector did not take the last spans in time; they are lost")
+        if not self._exporter.failing:
+            _log.warning("the collector did not take the last spans in time; they are lost")
         # Closing the exporter ends the call that hangs, and with it the queue's thread.
         _within(max(0.0, deadline - monotonic()), self._exporter.shutdown)
         return False
