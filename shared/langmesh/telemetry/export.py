@@ -43,6 +43,8 @@ _UNSET = Status(StatusCode.UNSET)
 _SCOPE = InstrumentationScope("langmesh")
 _INT64 = 1 << 63
 _ITEMS_MAX = 1_024
+# gRPC wants a number here, whatever the exporter's annotation says.
+_NO_PROXY: Any = ("grpc.enable_http_proxy", 0)
 
 # These report every failed batch and every dropped span; `_QuietExporter` says it once instead.
 _NOISY = ("opentelemetry.exporter", "opentelemetry.sdk._shared_internal")
@@ -102,7 +104,8 @@ class Pipeline:
         deadline = monotonic() + timeout_s
         if _within(timeout_s * 0.8, self._processor.shutdown):
             return not self._exporter.failing
-        _log.warning("the collector did not take the last spans in time; they are lost")
+        if not self._exporter.failing:
+            _log.warning("the collector did not take the last spans in time; they are lost")
         # Closing the exporter ends the call that hangs, and with it the queue's thread.
         _within(max(0.0, deadline - monotonic()), self._exporter.shutdown)
         return False
@@ -159,7 +162,7 @@ def _exporter(settings: Settings) -> SpanExporter:
                 endpoint=endpoint,
                 timeout=EXPORT_TIMEOUT_S,
                 # gRPC follows http_proxy even to this host, where no proxy can reach it.
-                channel_options=(("grpc.enable_http_proxy", "0"),) if local else None,
+                channel_options=(_NO_PROXY,) if local else None,
             )
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import (
             OTLPSpanExporter as HttpSpanExporter,

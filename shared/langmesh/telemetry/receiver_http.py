@@ -65,7 +65,7 @@ class OtlpHttpReceiver:
         self._store = store
         self._port = port
         self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     @property
     def endpoint(self) -> str:
@@ -96,7 +96,9 @@ class OtlpHttpReceiver:
             return
         server, self._server = self._server, None
         server.close()
-        for connection in self._connections:
+        for connection, writer in self._connections.items():
+            # Here as well, because a task that never started closes nothing.
+            writer.close()
             connection.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
         await server.wait_closed()
@@ -118,8 +120,8 @@ class OtlpHttpReceiver:
             writer.close()
             return
         connection = asyncio.create_task(self._converse(reader, writer))
-        self._connections.add(connection)
-        connection.add_done_callback(self._connections.discard)
+        self._connections[connection] = writer
+        connection.add_done_callback(self._connections.pop)
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -112,8 +112,8 @@ class Telemetry:
 def setup(settings: Settings, *, service: str, instance: str, version: str) -> Telemetry:
     """Set up the tracing of a service.
 
-    The first call in a process with an endpoint also sets OpenTelemetry's global provider, unless the
-    program has set its own: spans that a node's code starts go the same way.
+    The first call in a process with an endpoint also sets OpenTelemetry's global provider, unless
+    the program has set its own: spans that a node's code starts go the same way.
 
     Args:
         settings: ``otlp_endpoint``, ``otlp_protocol`` and ``sample_ratio`` count.
