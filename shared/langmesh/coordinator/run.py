@@ -111,7 +111,7 @@ class Run:
             self._end("cancelled")
             raise
         except Exception as exc:  # noqa: BLE001  whatever the graph raises is the run's result
-            log.info("run %s failed: %s", self.id, exc, extra={"run": self.id})
+            log.info("run %s failed: %s", self.id, exc, extra={"run_id": self.id, "thread_id": self.thread})
             self._end("error", error=error_info(exc), cause=exc)
         await self.events.flush()
 

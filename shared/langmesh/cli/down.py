@@ -1,0 +1,46 @@
+"""``langmesh down``: stop the mesh that ``up`` started here."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+from langmesh.cli.terminal import say, say_json
+from langmesh.errors import ErrorCode, MeshError
+from langmesh.settings import Settings
+from langmesh.stack import state
+
+_STOP_S = 30.0
+_POLL_S = 0.05
+
+
+async def command(args: argparse.Namespace, settings: Settings) -> int:
+    """Stop the local mesh and wait until it is gone."""
+    running = state.read(Path(settings.home))
+    if running is None:
+        raise MeshError(ErrorCode.NOT_RUNNING, f"no mesh runs in {settings.home}/")
+    os.kill(running.pid, signal.SIGTERM)
+    try:
+        async with asyncio.timeout(_STOP_S):
+            while _alive(running.pid):
+                await asyncio.sleep(_POLL_S)
+    except TimeoutError as exc:
+        raise MeshError(
+            ErrorCode.TIMED_OUT, f"the mesh with pid {running.pid} is still stopping"
+        ) from exc
+    if args.json:
+        say_json({"stopped": running.pid})
+    else:
+        say("the mesh is down")
+    return 0
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -1,0 +1,34 @@
+"""``langmesh trace``: the span tree of a run."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from pathlib import Path
+
+from langmesh.cli.terminal import say, say_json
+from langmesh.errors import ErrorCode, MeshError
+from langmesh.settings import Settings
+from langmesh.stack import state
+from langmesh.telemetry.store import SpanReader, StoredSpan
+from langmesh.telemetry.tree import render
+
+
+async def command(args: argparse.Namespace, settings: Settings) -> int:
+    """Show the spans of a run that the local stack kept."""
+    spans = await asyncio.to_thread(spans_of, Path(settings.home), args.run)
+    if not spans:
+        raise MeshError(
+            ErrorCode.UNKNOWN_TRACE, f"no spans of run {args.run!r} are kept in {settings.home}/"
+        )
+    if args.json:
+        say_json({"trace_id": spans[0].trace_id, "spans": spans})
+    else:
+        for line in render(spans):
+            say(line)
+    return 0
+
+
+def spans_of(home: Path, run: str) -> list[StoredSpan]:
+    """The spans of a run in a home folder's store."""
+    return SpanReader(state.spans_path(home)).trace_of_run(run)
