@@ -132,6 +132,8 @@ async def test_misuse_is_refused(server):
 
 async def test_a_paused_server_answers_when_it_is_resumed(server):
     server.pause()
+    # A signal is sent, not delivered, when the call returns.
+    await asyncio.to_thread(os.waitid, os.P_PID, server.pid, os.WSTOPPED | os.WNOWAIT)
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     greeting = asyncio.create_task(reader.readline())
     done, _ = await asyncio.wait({greeting}, timeout=0.1)

@@ -95,7 +95,7 @@ class EmbeddedServer(ABC):
             await self._child.wait()
 
     def pause(self) -> None:
-        """Freeze the server (SIGSTOP): connections stay open and nothing answers."""
+        """Freeze the server (SIGSTOP) within a moment: connections stay open, nothing answers."""
         self._running_child().send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:

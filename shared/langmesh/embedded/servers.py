@@ -104,7 +104,6 @@ async def _owned(home: Path) -> AsyncIterator[int]:
     at once, that of the folder itself when the guard has cleared up. A new owner is refused by the
     first and waits for the second.
     """
-    home.mkdir(parents=True, exist_ok=True)
     with (
         _opened(home / "lock", os.O_RDWR | os.O_CREAT) as own,
         _opened(home, os.O_RDONLY) as shared,
@@ -128,6 +127,7 @@ async def _owned(home: Path) -> AsyncIterator[int]:
 
 @contextmanager
 def _opened(path: Path, flags: int) -> Iterator[int]:
+    path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, flags, 0o644)
     try:
         yield descriptor
