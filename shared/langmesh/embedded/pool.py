@@ -14,8 +14,8 @@ from langmesh.embedded.servers import Servers, embedded_servers
 async def lease_servers() -> AsyncIterator[Servers]:
     """Lend a nats-server and an etcd that nobody else uses, with no state.
 
-    Each lease starts its own: a start takes about as long as it would take to empty a used pair,
-    leaves nothing behind that a test before could have broken, and binds nothing to an event loop.
+    Each lease starts its own pair, which takes some 100 ms: nothing that a test before has broken
+    is handed on, and nothing is bound to an event loop.
     The servers and their folder are gone after the context, also when this process is killed.
 
     Raises:

@@ -58,7 +58,7 @@ async def embedded_servers(
         home: Folder of the stack; created if missing.
         nats_url: An existing nats-server to use instead of an embedded one.
         etcd_endpoints: Existing etcd members, likewise.
-        sync_always: Whether the embedded nats-server follows the power-loss profile.
+        sync_always: Whether the embedded servers follow the power-loss profile.
         temporary: Whether `home` is deleted at the end.
 
     Raises:
@@ -72,7 +72,7 @@ async def embedded_servers(
         nats = EmbeddedNats(
             home / "nats", logs / "nats-server.log", guard=guard, sync_always=sync_always
         )
-        etcd = EmbeddedEtcd(home / "etcd", logs / "etcd.log", guard=guard)
+        etcd = EmbeddedEtcd(home / "etcd", logs / "etcd.log", guard=guard, sync_always=sync_always)
         wanted: list[EmbeddedServer] = []
         if nats_url is None:
             wanted.append(nats)
