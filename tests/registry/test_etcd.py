@@ -1,5 +1,7 @@
 import asyncio
 import signal
+import sys
+from pathlib import Path
 
 import grpc
 import pytest
@@ -227,3 +229,14 @@ async def test_tls(launch):
     async with Etcd([server.endpoint], tls=grpc.ssl_channel_credentials(certificate)) as etcd:
         await etcd.put("/x", b"1")
         assert (await etcd.get("/x")).value == b"1"
+
+
+async def test_programs_can_be_started_beside_an_open_client(server):
+    spawner = await asyncio.create_subprocess_exec(
+        sys.executable,
+        Path(__file__).with_name("spawner.py"),
+        server.endpoint,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await spawner.communicate()
+    assert out == b"{0: 200}\n"
