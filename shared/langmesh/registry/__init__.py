@@ -1,16 +1,16 @@
 """The registry: what is registered and what is configured, kept in etcd.
 
-``etcd`` is the client, ``watch`` follows a prefix without gaps, ``view`` keeps a decoded map of one,
-``lease`` keeps keys present while a process lives. ``keys`` builds every key, ``records`` declares
-the documents, ``capability`` holds the coordinators' shared secret. ``transport`` and ``model`` are
-underneath.
+``etcd`` is the client, ``watch`` follows a prefix without gaps, ``view`` keeps a decoded map of
+one, ``lease`` keeps keys present while a process lives. ``keys`` builds every key, ``records``
+declares the documents, ``capability`` holds the coordinators' shared secret. ``transport`` and
+``model`` are underneath.
 
-Nothing here is bound to a particular event loop: an :class:`~langmesh.registry.etcd.Etcd` belongs to
-the loop that opened it, and a process may open one per thread.
+Nothing here is bound to a particular event loop: an :class:`~langmesh.registry.etcd.Etcd` belongs
+to the loop that opened it, and a process may open one per thread.
 """
 
 import os
 
-# gRPC's fork handlers run inside the children that uvloop starts and crash a few in a hundred of them
-# before they reach their program. gRPC reads this when it is first imported.
+# gRPC's fork handlers run inside the children that uvloop starts and crash a few in a hundred of
+# them before they reach their program. gRPC reads this when it is first imported.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
