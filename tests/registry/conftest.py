@@ -4,6 +4,7 @@ import asyncio
 import base64
 import importlib.util
 import json
+import os
 import re
 import shutil
 import signal
@@ -61,9 +62,15 @@ class EtcdServer:
         self.port = int(found[1])
         return self
 
-    def signal(self, number: int) -> None:
+    def pause(self) -> None:
+        """Stop the process, and return when it has stopped."""
         assert self.process is not None
-        self.process.send_signal(number)
+        self.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)
+
+    def resume(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         assert self.process is not None
@@ -145,7 +152,6 @@ async def launch(tmp_path):
     yield launch
     for server in servers:
         if server.process is not None and server.process.poll() is None:
-            server.signal(signal.SIGCONT)
             server.kill()
 
 

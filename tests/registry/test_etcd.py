@@ -1,5 +1,6 @@
 import asyncio
-import signal
+import sys
+from pathlib import Path
 
 import grpc
 import pytest
@@ -169,11 +170,11 @@ async def test_nobody_listens(server):
 
 async def test_a_hung_server_does_not_hang_the_caller(etcd, server):
     await etcd.put("/x", b"")
-    server.signal(signal.SIGSTOP)
+    server.pause()
     with pytest.raises(MeshError) as caught:
         await etcd.get("/x")
     assert caught.value.code is ErrorCode.REGISTRY_UNAVAILABLE
-    server.signal(signal.SIGCONT)
+    server.resume()
     assert await etcd.get("/x") is not None
 
 
@@ -227,3 +228,14 @@ async def test_tls(launch):
     async with Etcd([server.endpoint], tls=grpc.ssl_channel_credentials(certificate)) as etcd:
         await etcd.put("/x", b"1")
         assert (await etcd.get("/x")).value == b"1"
+
+
+async def test_programs_can_be_started_beside_an_open_client(server):
+    spawner = await asyncio.create_subprocess_exec(
+        sys.executable,
+        Path(__file__).with_name("spawner.py"),
+        server.endpoint,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await spawner.communicate()
+    assert out == b"{0: 200}\n"

@@ -1,5 +1,4 @@
 import asyncio
-import signal
 import sys
 import threading
 import time
@@ -142,11 +141,11 @@ async def test_lease_is_lost_while_etcd_still_honours_it(etcd, server):
     async with Lease(etcd, ttl_s=4) as lease:
         done = await etcd.txn([mod_is(KEY, 0)], [put_op(KEY, b"mine", lease.id)])
         assert done.succeeded
-        server.signal(signal.SIGSTOP)
+        server.pause()
         started = time.monotonic()
         await asyncio.wait_for(lease.lost.wait(), 10)
         assert time.monotonic() - started < 4
-        server.signal(signal.SIGCONT)
+        server.resume()
 
 
 async def test_lease_ends_with_its_context(etcd):
