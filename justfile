@@ -2,13 +2,14 @@
 # a Python is needed; `just` itself is a convenience.
 
 set shell := ["bash", "-euo", "pipefail", "-c"]
+set positional-arguments := true
 
 bin := justfile_directory() / ".venv/bin"
 
 # List the recipes.
 [private]
 default:
-    @just --list --unsorted
+    @{{ just_executable() }} --list --unsorted
 
 # Make or refresh .venv from requirements.lock.
 [group('setup')]
@@ -19,37 +20,37 @@ setup:
 [group('setup')]
 lock *args:
     uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
-        --no-emit-index-url --no-header --quiet --output-file requirements.lock {{ args }}
+        --no-emit-index-url --no-header --quiet --output-file requirements.lock "$@"
 
 # Run the research demo: just demo "What is a queue group?"
 [group('run')]
 demo *args: setup
-    ./mesh demo {{ args }}
+    ./mesh demo "$@"
 
 # Start the local mesh: embedded nats-server and etcd, every service a process.
 [group('run')]
 up *args: setup
-    ./mesh up {{ args }}
+    ./mesh up "$@"
 
 # Stop the local mesh.
 [group('run')]
 down *args:
-    ./mesh down {{ args }}
+    ./mesh down "$@"
 
 # Show what runs, where, and in which state.
 [group('run')]
 status *args:
-    ./mesh status {{ args }}
+    ./mesh status "$@"
 
 # Measure the mesh.
 [group('run')]
 bench *args: setup
-    ./mesh bench {{ args }}
+    ./mesh bench "$@"
 
 # Run the tests: just test tests/wire -k codec.
 [group('check')]
 test *args: setup
-    ./mesh test {{ args }}
+    ./mesh test "$@"
 
 # Read only: lint, format, types, import contracts, spelling.
 [group('check')]
@@ -69,7 +70,7 @@ fmt: setup
 # Everything that a change must pass, as CI runs it.
 [group('check')]
 ci *args:
-    .ci/run {{ args }}
+    .ci/run "$@"
 
 # Render docs/protocol.md from shared/langmesh/wire.
 [group('docs')]

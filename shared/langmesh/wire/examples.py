@@ -194,13 +194,19 @@ def _struct_of(kind: inspect.Type) -> inspect.StructType | None:
 
 
 def _of_type(kind: inspect.Type) -> Any:
-    if isinstance(kind, inspect.UnionType):
-        return _of_type(kind.types[0])
-    if isinstance(kind, inspect.LiteralType):
-        return kind.values[0]
-    if isinstance(kind, inspect.StructType):
-        fields = [_of_type(field.type) for field in kind.fields]
-        return fields if kind.array_like else _fill(kind.cls, {})
-    if isinstance(kind, inspect.DictType):
-        return {}
-    return _BY_TYPE.get(type(kind), [])
+    match kind:
+        case inspect.UnionType(types=types):
+            sample = _of_type(types[0])
+        case inspect.LiteralType(values=values):
+            sample = values[0]
+        case inspect.TupleType(item_types=items):
+            sample = [_of_type(item) for item in items]
+        case inspect.StructType(array_like=True, fields=fields):
+            sample = [_of_type(field.type) for field in fields]
+        case inspect.StructType(cls=cls):
+            sample = _fill(cls, {})
+        case inspect.DictType():
+            sample = {}
+        case _:
+            sample = _BY_TYPE.get(type(kind), [])
+    return sample
