@@ -157,15 +157,19 @@ publish.
 ```python
 # submit.py
 import asyncio, json, os
+
 import nats
 from nats.js.api import ConsumerConfig
+
 
 async def main():
     async with await nats.connect(os.environ.get("NATS_URL", "nats://127.0.0.1:4222")) as nc:
         js, mine = nc.jetstream(), None
-        new = ConsumerConfig(deliver_policy="new", filter_subjects=["{_EVENTS}", "{_REJECT}"])
+        answers = ["{_EVENTS}", "{_REJECT}"]
+        new = ConsumerConfig(deliver_policy="new", filter_subjects=answers)
         events = await js.subscribe("", stream="{_STREAM}", config=new, ordered_consumer=True)
-        ack = await js.publish("{_SUBMIT}", b'{{"input": {{"question": "Why NATS?"}}}}')
+        task = json.dumps({{"input": {{"question": "Why NATS?"}}}}).encode()
+        ack = await js.publish("{_SUBMIT}", task)
         async for message in events.messages:
             event = json.loads(message.data)
             if event.get("submit_seq") == ack.seq:
@@ -174,6 +178,7 @@ async def main():
                 print(json.dumps(event), flush=True)
                 if event["type"] in ("run.ended.v1", "run.rejected.v1"):
                     break
+
 
 asyncio.run(main())
 ```
