@@ -1,0 +1,145 @@
+"""``langmesh demo``: the research mesh, from nothing to an answer with citations."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from langmesh.bus import connect
+from langmesh.bus.streams import ensure_streams
+from langmesh.cli import progress
+from langmesh.cli.run import EXIT_RUN_FAILED
+from langmesh.cli.terminal import say, say_json, styled, table
+from langmesh.cli.trace import spans_of
+from langmesh.client import Client
+from langmesh.clock import monotonic
+from langmesh.errors import ErrorCode, MeshError
+from langmesh.registry.etcd import Etcd
+from langmesh.registry.records import ServiceRecord
+from langmesh.settings import Settings
+from langmesh.stack import inventory, spec
+from langmesh.stack.supervisor import Stack, running_stack
+from langmesh.wire.messages import AnyEvent, RunEnded, RunInterrupted, TaskEnded
+
+QUESTION = "How do Python's context managers and exceptions work together?"
+_READY_S = 60.0
+
+
+async def command(args: argparse.Namespace, settings: Settings) -> int:
+    """Start the research mesh, ask, show, stop; exit code 3 if the run fails."""
+    if args.corpus:
+        settings = dataclasses.replace(settings, corpus=_corpus(args.corpus))
+    question = args.question or QUESTION
+    started = monotonic()
+    specs = [
+        dataclasses.replace(item, env={"LANGMESH_CORPUS": settings.corpus})
+        for item in spec.research()
+    ]
+    events: list[AnyEvent] = []
+    async with running_stack(settings, specs, graphs=["research"]) as stack:
+        if not args.json:
+            say(f"starting nats-server, etcd and {sum(s.replicas for s in specs)} services …")
+        services = await _ask(stack, settings, specs, question, events, quiet=args.json)
+        if not args.json:
+            say(f"ready and answered after {monotonic() - started:.1f} s")
+        # A service sends its last spans when it stops; only then is the tree complete.
+        await stack.stop_services()
+    final = events[-1]
+    assert isinstance(final, RunEnded | RunInterrupted)
+    status = final.status if isinstance(final, RunEnded) else "interrupted"
+    if args.json:
+        say_json(_summary(final, services))
+    else:
+        spans = await asyncio.to_thread(spans_of, Path(settings.home), final.run_id)
+        _show(final, events, spans)
+    return 0 if status == "success" else EXIT_RUN_FAILED
+
+
+def _corpus(text: str) -> str:
+    folder = Path(text)
+    if not folder.is_dir():
+        raise MeshError(ErrorCode.CORPUS_MISSING, f"--corpus {text}: there is no such folder")
+    return str(folder.resolve())
+
+
+async def _ask(
+    stack: Stack,
+    settings: Settings,
+    specs: Sequence[spec.ServiceSpec],
+    question: str,
+    events: list[AnyEvent],
+    *,
+    quiet: bool,
+) -> list[ServiceRecord]:
+    async with (
+        connect(stack.state.nats_url, name="langmesh demo", wait_s=10) as bus,
+        Etcd(stack.state.etcd_endpoints) as etcd,
+    ):
+        await ensure_streams(bus)
+        await inventory.wait_until_ready(etcd, specs, failed=stack.failed, timeout_s=_READY_S)
+        services = await inventory.services(etcd)
+        if not quiet:
+            for record in services:
+                say(f"  {record.service:<12} pid {record.pid:<8} {record.instance}")
+            say()
+            say(styled(question, "bold"))
+        async with Client.open(bus, "research", tenant=settings.tenant) as client:
+            handle = await client.submit({"question": question})
+            async for event in handle.events():
+                events.append(event)
+                if not quiet:
+                    progress.show(event, streams=False)
+    return services
+
+
+def _summary(
+    final: RunEnded | RunInterrupted, services: Sequence[ServiceRecord]
+) -> dict[str, Any]:
+    ended = final if isinstance(final, RunEnded) else None
+    return {
+        "run_id": final.run_id,
+        "thread_id": final.thread_id,
+        "trace_id": ended.trace_id if ended is not None else "",
+        "status": ended.status if ended is not None else "interrupted",
+        "supersteps": ended.supersteps if ended is not None else 0,
+        "tasks": ended.tasks if ended is not None else 0,
+        "services": [
+            {"name": record.service, "instance": record.instance, "pid": record.pid}
+            for record in services
+        ],
+        "output": ended.output if ended is not None else None,
+        "error": ended.error if ended is not None else None,
+    }
+
+
+def _show(final: AnyEvent, events: Sequence[AnyEvent], spans: Sequence[Any]) -> None:
+    from langmesh.telemetry.tree import render
+
+    if not isinstance(final, RunEnded):
+        return
+    if final.output is not None:
+        say()
+        say(final.output.get("answer", ""))
+        say()
+        for cited in final.output.get("citations", []):
+            say(f"  [{cited['id']}] {cited['source']}:{cited['line']}")
+    say()
+    times: dict[str, list[float]] = defaultdict(list)
+    for event in events:
+        if isinstance(event, TaskEnded):
+            times[event.node].append(event.execute_ms)
+    rows = [
+        (node, str(len(ms)), f"{sum(ms):.0f} ms", f"{max(ms):.0f} ms") for node, ms in times.items()
+    ]
+    for line in table(("NODE", "TASKS", "TIME", "LONGEST"), rows):
+        say(line)
+    say()
+    for line in render(spans):
+        say(line)
+    say()
+    say(f"trace id {final.trace_id}")
