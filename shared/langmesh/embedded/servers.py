@@ -28,6 +28,7 @@ class Servers:
     Attributes:
         nats_url: ``nats://HOST:PORT``.
         etcd_endpoints: ``HOST:PORT`` of each etcd member.
+        home: Folder with their state and logs.
         guard: Owner of the server processes. What is spawned here ends before the servers do.
         nats: The server that was started, None where an existing one is used.
         etcd: Likewise.
@@ -35,6 +36,7 @@ class Servers:
 
     nats_url: str
     etcd_endpoints: tuple[str, ...]
+    home: Path
     guard: Guard
     nats: EmbeddedNats | None
     etcd: EmbeddedEtcd | None
@@ -82,6 +84,7 @@ async def embedded_servers(
         yield Servers(
             nats_url=nats.url if nats_url is None else nats_url,
             etcd_endpoints=tuple(etcd_endpoints or (etcd.endpoint,)),
+            home=home,
             guard=guard,
             nats=nats if nats in wanted else None,
             etcd=etcd if etcd in wanted else None,
