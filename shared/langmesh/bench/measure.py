@@ -1,0 +1,188 @@
+"""Measure the chain on a mesh of real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+from langmesh.bench.baseline import langgraph_steps_per_s, raw_hop_ms
+from langmesh.bench.chain import nodes
+from langmesh.bus import Bus, connect
+from langmesh.bus.streams import ensure_streams
+from langmesh.client import Client
+from langmesh.clock import monotonic
+from langmesh.errors import ErrorCode, MeshError
+from langmesh.registry.etcd import Etcd
+from langmesh.settings import Settings
+from langmesh.stack import inventory, spec
+from langmesh.stack.supervisor import Stack, running_stack
+from langmesh.wire.messages import RunEnded, RunStarted, TaskEnded
+from langmesh.wire.streams import STREAMS
+
+_AGENTS = 2
+_BASELINE_S = 3.0
+_HOPS = 300
+_SINGLE_RUNS = 30
+_READY_S = 60.0
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+async def chain_on_mesh(
+    settings: Settings, *, steps: int, concurrency: int, runs: int | None
+) -> dict[str, Any]:
+    """Run the benchmark and return its figures.
+
+    The stock LangGraph loop is measured before and after the mesh, in this process, while the mesh is idle.
+
+    Args:
+        settings: Of this process; its home gets a folder ``bench``.
+        steps: Nodes in the chain.
+        concurrency: Runs at once.
+        runs: Runs in all; 20 per unit of concurrency by default.
+
+    Raises:
+        MeshError: SERVICE_FAILED, or INTERNAL if a run fails.
+    """
+    settings = dataclasses.replace(settings, home=str(Path(settings.home) / "bench"))
+    source = f"langmesh.bench.chain:chain_{steps}"
+    specs = [
+        spec.coordinator([source]),
+        spec.ServiceSpec(
+            name="chain-agent",
+            module="langmesh.agent",
+            args=("chain", *nodes(steps)),
+            replicas=_AGENTS,
+            env={"LANGMESH_MAX_IN_FLIGHT": "64"},
+        ),
+    ]
+    async with running_stack(settings, specs, graphs=["chain"]) as stack:
+        async with (
+            connect(stack.state.nats_url, name="bench", wait_s=10) as bus,
+            Etcd(stack.state.etcd_endpoints) as etcd,
+        ):
+            await ensure_streams(bus)
+            await inventory.wait_until_ready(
+                etcd, _registered(specs, steps), failed=stack.failed, timeout_s=_READY_S
+            )
+            agent_pids = sorted(
+                {r.pid for r in await inventory.services(etcd) if r.service == "chain-agent"}
+            )
+            async with Client.open(bus, "chain", tenant=settings.tenant) as client:
+                return await _measure(
+                    stack, bus, client, agent_pids, steps, concurrency, runs or concurrency * 20
+                )
+
+
+def _registered(specs: Sequence[spec.ServiceSpec], steps: int) -> list[spec.ServiceSpec]:
+    """The registrations to wait for: a host of several nodes registers once per node."""
+    return [
+        dataclasses.replace(item, replicas=item.replicas * steps)
+        if item.name == "chain-agent"
+        else item
+        for item in specs
+    ]
+
+
+async def _measure(
+    stack: Stack,
+    bus: Bus,
+    client: Client,
+    agent_pids: list[int],
+    steps: int,
+    concurrency: int,
+    runs: int,
+) -> dict[str, Any]:
+    await _runs(client, steps, concurrency=min(concurrency, 8), runs=min(runs, 16))
+    hop_ms = await raw_hop_ms(bus, hops=_HOPS)
+    _, single = await _runs(client, steps, concurrency=1, runs=_SINGLE_RUNS)
+    hop_ms = median([hop_ms, await raw_hop_ms(bus, hops=_HOPS)])
+    before = await langgraph_steps_per_s(steps, concurrency=concurrency, seconds=_BASELINE_S)
+    stored, cpu = await _stored(bus), _cpu_s(stack)
+    seconds, times = await _runs(client, steps, concurrency=concurrency, runs=runs)
+    used, stored = _used(cpu, _cpu_s(stack)), await _stored(bus) - stored
+    after = await langgraph_steps_per_s(steps, concurrency=concurrency, seconds=_BASELINE_S)
+    total = runs * steps
+    oracle = (before + after) / 2
+    return {
+        "graph": "chain",
+        "steps": steps,
+        "concurrency": concurrency,
+        "runs": runs,
+        "steps_per_s": round(total / seconds, 1),
+        "step_ms_p50": round(median(times), 3),
+        "step_ms_p99": round(quantiles(times, n=100)[98], 3),
+        "agent_pids": agent_pids,
+        "storage": "file",
+        "durability_profile": stack.state.profile,
+        "sample_ratio": float(stack.env.get("LANGMESH_SAMPLE_RATIO", "1")),
+        "messages_per_step": round(stored / total, 2),
+        "langgraph": {"steps_per_s": round(oracle, 1)},
+        "ratio_to_langgraph": round(total / seconds / oracle, 3),
+        "single": {
+            "step_ms_p50": round(median(single), 3),
+            "raw_hop_ms_p50": round(hop_ms, 3),
+            "ratio_to_raw_hop": round(median(single) / hop_ms, 2),
+        },
+        "cpu_us_per_step": {
+            name: round(seconds * 1e6 / total) for name, seconds in used.items()
+        },
+    }
+
+
+async def _runs(
+    client: Client, steps: int, *, concurrency: int, runs: int
+) -> tuple[float, list[float]]:
+    """Drive runs; returns the seconds for all and each step's milliseconds on the coordinator's clock."""
+    gate = asyncio.Semaphore(concurrency)
+    times: list[float] = []
+
+    async def one() -> None:
+        async with gate:
+            handle = await client.submit(
+                {"n": 0}, stream_mode=[], config={"recursion_limit": steps + 5}
+            )
+            last: datetime | None = None
+            async for event in handle.events():
+                if isinstance(event, RunStarted):
+                    last = datetime.fromisoformat(event.time)
+                elif isinstance(event, TaskEnded) and last is not None:
+                    now = datetime.fromisoformat(event.time)
+                    times.append((now - last).total_seconds() * 1000)
+                    last = now
+                elif isinstance(event, RunEnded) and event.output != {"n": steps}:
+                    raise MeshError(ErrorCode.INTERNAL, f"a run of the benchmark ended as {event}")
+
+    started = monotonic()
+    async with asyncio.TaskGroup() as group:
+        for _ in range(runs):
+            group.create_task(one())
+    return monotonic() - started, times
+
+
+async def _stored(bus: Bus) -> int:
+    """Messages that the broker has stored so far in the streams of the protocol."""
+    infos = await asyncio.gather(*(bus.api(f"STREAM.INFO.{item.name}") for item in STREAMS))
+    return sum(info["state"]["last_seq"] for info in infos)
+
+
+def _cpu_s(stack: Stack) -> dict[str, float]:
+    """CPU seconds of every process of the stack; empty where the system does not tell."""
+    pids = {child.name: child.pid for child in stack.guard.children} | {"client": os.getpid()}
+    found = {}
+    for name, pid in pids.items():
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        found[name] = (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+    return found
+
+
+def _used(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
+    return {name: after[name] - before[name] for name in after if name in before}

@@ -1,0 +1,32 @@
+"""``langmesh bench``: steps per second beside LangGraph in one process and a bare durable hop."""
+
+from __future__ import annotations
+
+import argparse
+
+from langmesh.bench.measure import chain_on_mesh
+from langmesh.cli.terminal import say, say_json, table
+from langmesh.settings import Settings
+
+
+async def command(args: argparse.Namespace, settings: Settings) -> int:
+    """Run the benchmark and print its figures."""
+    if not args.json:
+        say("measuring; this takes about half a minute …")
+    figures = await chain_on_mesh(
+        settings, steps=args.steps, concurrency=args.concurrency, runs=args.runs
+    )
+    if args.json:
+        say_json(figures)
+        return 0
+    single = figures["single"]
+    say(f"mesh       {figures['steps_per_s']:>8} steps/s at {figures['concurrency']} runs")
+    say(f"LangGraph  {figures['langgraph']['steps_per_s']:>8} steps/s in one process, no saver")
+    say(f"ratio      {figures['ratio_to_langgraph']:>8}")
+    say(f"one run    {single['step_ms_p50']:>8} ms per step, {single['ratio_to_raw_hop']} × a raw hop")
+    say(f"messages   {figures['messages_per_step']:>8} stored per step, in files")
+    say()
+    rows = [(name, f"{us} µs") for name, us in figures["cpu_us_per_step"].items()]
+    for line in table(("PROCESS", "CPU PER STEP"), rows):
+        say(line)
+    return 0
