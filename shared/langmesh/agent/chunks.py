@@ -8,7 +8,6 @@ import threading
 from typing import Any
 
 from langmesh.bus import Bus
-from langmesh.errors import MeshError
 from langmesh.wire import codec, subjects
 from langmesh.wire.messages import Chunk, ExecuteTask
 
@@ -27,12 +26,12 @@ class ChunkWriter:
         )
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
-        self._queue: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._pump: asyncio.Task[None] | None = None
+        self._unstored = 0
+        self._stored = asyncio.Event()
         self.count = 0
 
     def write(self, mode: str, namespace: list[str], data: Any) -> None:
-        """Queue one chunk."""
+        """Publish one chunk, soon."""
         context, payload = self._message.context, self._message.payload
         with self._lock:
             body = codec.encode_json(
@@ -49,28 +48,24 @@ class ChunkWriter:
                 )
             )
             self.count += 1
-            self._loop.call_soon_threadsafe(self._enqueue, body)
+            self._loop.call_soon_threadsafe(self._publish, body)
 
-    def _enqueue(self, body: bytes) -> None:
-        if self._pump is None:
-            self._pump = self._loop.create_task(self._publish_all())
-        self._queue.put_nowait(body)
+    def _publish(self, body: bytes) -> None:
+        self._unstored += 1
+        self._stored.clear()
+        self._bus.append_nowait(self._subject, body, self._on_stored)
 
-    async def _publish_all(self) -> None:
-        while (body := await self._queue.get()) is not None:
-            try:
-                if self._queue.empty():
-                    await self._bus.append(self._subject, body)
-                else:
-                    await self._bus.publish(self._subject, body)
-            except MeshError as exc:
-                log.warning("a chunk was lost: %s", exc)
+    def _on_stored(self, result: int | Exception) -> None:
+        if isinstance(result, Exception):
+            log.warning("a chunk was lost: %s", result)
+        self._unstored -= 1
+        if not self._unstored:
+            self._stored.set()
 
     async def finish(self) -> int:
         """Wait until every chunk is stored, and return how many there were."""
-        # Chunks written from a thread reach the queue through the loop; let those callbacks run first.
+        # Chunks written from a thread come through the loop; let those callbacks run first.
         await asyncio.sleep(0)
-        if self._pump is not None:
-            self._queue.put_nowait(None)
-            await self._pump
+        if self._unstored:
+            await self._stored.wait()
         return self.count

@@ -11,7 +11,7 @@ import hashlib
 import logging
 import os
 import socket
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -70,12 +70,12 @@ class NodeExecutor:
         """Tasks in work."""
         return len(self._working)
 
-    async def on_delivery(self, delivery: Delivery) -> None:
-        """Begin work on a delivery; returns at once."""
+    def on_delivery(self, delivery: Delivery) -> None:
+        """Begin work on a delivery."""
         self._lifeline.watch(delivery.reply)
-        work = asyncio.get_running_loop().create_task(self._work(delivery))
-        self._working[delivery.reply] = work
-        work.add_done_callback(lambda _: self._working.pop(delivery.reply, None))
+        self._working[delivery.reply] = asyncio.get_running_loop().create_task(
+            self._work(delivery)
+        )
 
     async def on_control(self, body: bytes) -> None:
         """Stop the attempts that a coordinator gave up; unknown ones are none of ours."""
@@ -106,14 +106,15 @@ class NodeExecutor:
                 await self._reject(delivery, exc)
             else:
                 await self._execute(delivery, message)
-            await delivery.ack()
+            delivery.ack()
         except asyncio.CancelledError:
-            await delivery.release()
+            delivery.release()
         except Exception:
             log.exception("a delivery could not be handled and goes back to the broker")
-            await delivery.release(_RETRY_MAX_S)
+            delivery.release(_RETRY_MAX_S)
         finally:
             self._lifeline.unwatch(delivery.reply)
+            self._working.pop(delivery.reply, None)
 
     async def _execute(self, delivery: Delivery, message: ExecuteTask) -> None:
         payload, context = message.payload, message.context
@@ -176,7 +177,7 @@ class NodeExecutor:
                 instance=self._service.instance,
             )
         )
-        chunks = ChunkWriter(self._bus, message)
+        chunks = ChunkWriter(self._bus, message) if payload.stream_modes else None
         span = self._tracer.begin(
             attributes.invoke_agent(
                 context, task_id=payload.task_id, attempt=payload.attempt
@@ -185,7 +186,9 @@ class NodeExecutor:
         )
         try:
             with span.activate():
-                prepared = await self._runner.prepare(message, chunks.write)
+                prepared = await self._runner.prepare(
+                    message, chunks.write if chunks is not None else _no_chunks
+                )
                 outcome = await self._runner.run(prepared, payload.attempt)
         except MeshError as exc:
             outcome = self._runner.failed(exc, payload.task_id, payload.attempt)
@@ -193,7 +196,7 @@ class NodeExecutor:
             span.end("cancelled")
             raise
         span.end(outcome.fault.message if outcome.fault is not None else None)
-        if chunks.count:
+        if chunks is not None and chunks.count:
             outcome = msgspec.structs.replace(outcome, chunks=await chunks.finish())
         return outcome
 
@@ -275,6 +278,10 @@ class NodeExecutor:
             ),
             executor=self._identity,
         )
+
+
+def _no_chunks(_mode: str, _namespace: list[str], _data: Any) -> None:
+    """Nobody asked for chunks."""
 
 
 def _poison(message: ExecuteTask, deliveries: int) -> OutcomePayload:

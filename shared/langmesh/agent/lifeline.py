@@ -19,7 +19,6 @@ import uvloop
 
 from langmesh.bus import Bus, connect
 from langmesh.clock import monotonic
-from langmesh.errors import MeshError
 from langmesh.registry.etcd import Etcd
 from langmesh.registry.lease import Registration
 from langmesh.settings import Settings
@@ -99,12 +98,11 @@ class Lifeline:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_BEAT_S):
                         await self._stop.wait()
-                await self._beat(bus)
+                self._beat(bus)
 
-    async def _beat(self, bus: Bus) -> None:
+    def _beat(self, bus: Bus) -> None:
         now = monotonic()
-        with contextlib.suppress(MeshError):
-            for reply, since in list(self._watched.items()):
-                # Most tasks are over before their first beat and cost nothing here.
-                if now - since >= _BEAT_S / 2:
-                    await bus.publish(reply, b"+WPI")
+        for reply, since in list(self._watched.items()):
+            # Most tasks are over before their first beat and cost nothing here.
+            if now - since >= _BEAT_S / 2:
+                bus.send(reply, b"+WPI")

@@ -145,7 +145,10 @@ async def _runs(
     async def one() -> None:
         async with gate:
             handle = await client.submit(
-                {"n": 0}, stream_mode=[], config={"recursion_limit": steps + 5}
+                {"n": 0},
+                stream_mode=[],
+                durability="exit",
+                config={"recursion_limit": steps + 5},
             )
             last: datetime | None = None
             async for event in handle.events():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
@@ -75,6 +76,9 @@ class Delivered(msgspec.Struct, frozen=True):
         return cls(int(parts[1]), int(parts[2]), int(parts[0]), int(parts[4]))
 
 
+OnDone = Callable[[int | Exception], None]
+_Pending = tuple[OnDone, float, str]
+
 _ack_decoder = msgspec.json.Decoder(_PubAck)
 
 
@@ -86,27 +90,58 @@ class Bus:
         self.url = url
         self._inbox = client.new_inbox() + "."
         self._prefix = len(self._inbox)
-        self._pending: dict[str, tuple[asyncio.Future[_PubAck], float, str]] = {}
+        self._pending: dict[str, _Pending] = {}
         self._counter = 0
         self._sweeper: asyncio.TimerHandle | None = None
         self._reconnected: list[Callable[[], None]] = []
+        self._outbox: deque[tuple[str, bytes, str, dict[str, str] | None]] = deque()
+        self._outbox_filled = asyncio.Event()
+        self._sender: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Subscribe to the acknowledgements."""
+        """Subscribe to the acknowledgements and begin to send."""
         await self.client.subscribe(self._inbox + "*", cb=self._on_ack)
+        self._sender = asyncio.create_task(self._send_outbox(), name="outbox")
 
-    async def publish(self, subject: str, body: bytes, *, reply: str = "") -> None:
-        """Publish without acknowledgement; buffered while the connection is down.
+    def send(self, subject: str, body: bytes, *, reply: str = "") -> None:
+        """Publish without acknowledgement, soon and in the order of the calls."""
+        self._outbox.append((subject, body, reply, None))
+        self._outbox_filled.set()
 
-        Raises:
-            MeshError: BROKER_UNAVAILABLE when the connection is closed or the buffer is full.
+    def append_nowait(
+        self,
+        subject: str,
+        body: bytes,
+        on_done: OnDone,
+        *,
+        expected_last: int | None = None,
+        timeout_s: float = ACK_TIMEOUT_S,
+    ) -> None:
+        """Like :meth:`append`, but calls back instead of being awaited: no task and no future per message.
+
+        Args:
+            subject: A subject of a stream.
+            body: At most the broker's ``max_payload`` bytes.
+            on_done: Gets the stream sequence, or the exception that :meth:`append` would raise.
+            expected_last: As for :meth:`append`.
+            timeout_s: As for :meth:`append`.
         """
-        try:
-            await self.client.publish(subject, body, reply=reply)
-        except nats.errors.Error as exc:
-            raise MeshError(
-                ErrorCode.BROKER_UNAVAILABLE, f"publish to {subject} on {self.url}: {exc!r}"
-            ) from exc
+        loop = asyncio.get_running_loop()
+        if len(body) > self.client.max_payload:
+            problem = MeshError(
+                ErrorCode.PAYLOAD_TOO_LARGE,
+                f"{subject}: {len(body):,} bytes, more than nats-server's {self.client.max_payload:,}",
+            )
+            loop.call_soon(on_done, problem)
+            return
+        self._counter += 1
+        key = str(self._counter)
+        self._pending[key] = (on_done, monotonic() + timeout_s, subject)
+        if self._sweeper is None:
+            self._sweeper = loop.call_later(_SWEEP_S, self._sweep)
+        headers = None if expected_last is None else {EXPECTED_LAST: str(expected_last)}
+        self._outbox.append((subject, body, self._inbox + key, headers))
+        self._outbox_filled.set()
 
     async def append(
         self,
@@ -133,39 +168,20 @@ class Bus:
             MeshError: BROKER_UNAVAILABLE when no acknowledgement came (the outcome is unknown),
                 PAYLOAD_TOO_LARGE, or INTERNAL with the broker's reason.
         """
-        if len(body) > self.client.max_payload:
-            raise MeshError(
-                ErrorCode.PAYLOAD_TOO_LARGE,
-                f"{subject}: {len(body):,} bytes, more than nats-server's {self.client.max_payload:,}",
-            )
-        self._counter += 1
-        key = str(self._counter)
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[_PubAck] = loop.create_future()
-        self._pending[key] = (future, monotonic() + timeout_s, subject)
-        if self._sweeper is None:
-            self._sweeper = loop.call_later(_SWEEP_S, self._sweep)
-        headers = None if expected_last is None else {EXPECTED_LAST: str(expected_last)}
-        try:
-            await self.client.publish(subject, body, reply=self._inbox + key, headers=headers)
-            ack = await future
-        except nats.errors.Error as exc:
-            raise MeshError(
-                ErrorCode.BROKER_UNAVAILABLE, f"publish to {subject} on {self.url}: {exc!r}"
-            ) from exc
-        finally:
-            self._pending.pop(key, None)
-        if ack.error is not None:
-            if ack.error.err_code == 10071:
-                raise Conflict(ack.error.description)
-            if ack.error.err_code == 10077:
-                raise SlotTaken(ack.error.description)
-            raise MeshError(
-                ErrorCode.INTERNAL,
-                f"nats-server refused a message on {subject}: {ack.error.description}"
-                f" ({ack.error.err_code})",
-            )
-        return ack.seq
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def on_done(result: int | Exception) -> None:
+            if future.done():
+                return
+            if isinstance(result, int):
+                future.set_result(result)
+            else:
+                future.set_exception(result)
+
+        self.append_nowait(
+            subject, body, on_done, expected_last=expected_last, timeout_s=timeout_s
+        )
+        return await future
 
     async def request(self, subject: str, body: bytes = b"", *, timeout_s: float = 3.0) -> bytes:
         """Ask and wait for one answer.
@@ -237,55 +253,88 @@ class Bus:
         self._reconnected.append(callback)
         return lambda: self._reconnected.remove(callback)
 
-    async def flush(self) -> None:
-        """Wait until the server has seen everything published so far."""
-        with contextlib.suppress(nats.errors.Error, TimeoutError):
-            await self.client.flush(timeout=5)
+    async def flush(self, *, timeout_s: float = 5.0) -> None:
+        """Wait until the server has seen everything sent so far, if it is reachable."""
+        with contextlib.suppress(nats.errors.Error, TimeoutError, OSError):
+            async with asyncio.timeout(timeout_s):
+                while self._outbox:
+                    await asyncio.sleep(0)
+                if self.client.is_connected:
+                    await self.client.flush(timeout=timeout_s)
 
     async def close(self) -> None:
         """Send what is buffered and disconnect."""
         if self._sweeper is not None:
             self._sweeper.cancel()
-        for future, _, subject in self._pending.values():
-            if not future.done():
-                future.set_exception(
-                    MeshError(ErrorCode.BROKER_UNAVAILABLE, f"closed while publishing to {subject}")
-                )
-        with contextlib.suppress(nats.errors.Error, TimeoutError, OSError):
-            if self.client.is_connected:
-                await self.client.flush(timeout=2)
+        await self.flush(timeout_s=2)
+        if self._sender is not None:
+            self._sender.cancel()
+            await asyncio.gather(self._sender, return_exceptions=True)
+        for key, (_, _, subject) in list(self._pending.items()):
+            self._settle(
+                key,
+                MeshError(ErrorCode.BROKER_UNAVAILABLE, f"closed while publishing to {subject}"),
+            )
         with contextlib.suppress(nats.errors.Error, OSError):
             await self.client.close()
 
+    async def _send_outbox(self) -> None:
+        while True:
+            await self._outbox_filled.wait()
+            self._outbox_filled.clear()
+            while self._outbox:
+                subject, body, reply, headers = self._outbox.popleft()
+                try:
+                    await self.client.publish(subject, body, reply=reply, headers=headers)
+                except nats.errors.Error as exc:
+                    # Whoever waits for an acknowledgement hears of it; the rest is only a hint.
+                    log.warning("publish to %s: %r", subject, exc)
+                    self._settle(
+                        reply[self._prefix :],
+                        MeshError(
+                            ErrorCode.BROKER_UNAVAILABLE,
+                            f"publish to {subject} on {self.url}: {exc!r}",
+                        ),
+                    )
+
+    def _settle(self, key: str, result: int | Exception) -> None:
+        entry = self._pending.pop(key, None)
+        if entry is not None:
+            entry[0](result)
+
     async def _on_ack(self, message: Msg) -> None:
-        entry = self._pending.get(message.subject[self._prefix :])
-        if entry is None or entry[0].done():
+        key = message.subject[self._prefix :]
+        entry = self._pending.get(key)
+        if entry is None:
             return
         if message.headers and message.headers.get("Status", "").startswith("503"):
-            entry[0].set_exception(
+            self._settle(
+                key,
                 MeshError(
                     ErrorCode.BROKER_UNAVAILABLE,
                     f"{self.url}: no stream takes {entry[2]}",
                     remedy="Start a coordinator, which creates the streams; check that JetStream is on.",
-                )
+                ),
             )
             return
         try:
-            entry[0].set_result(_ack_decoder.decode(message.data))
+            ack = _ack_decoder.decode(message.data)
         except msgspec.MsgspecError as exc:
-            entry[0].set_exception(
-                MeshError(ErrorCode.INTERNAL, f"unreadable acknowledgement for {entry[2]}: {exc}")
-            )
+            reason = f"unreadable acknowledgement for {entry[2]}: {exc}"
+            self._settle(key, MeshError(ErrorCode.INTERNAL, reason))
+            return
+        self._settle(key, ack.seq if ack.error is None else _refusal(entry[2], ack.error))
 
     def _sweep(self) -> None:
         now = monotonic()
-        for future, deadline, subject in self._pending.values():
-            if deadline < now and not future.done():
-                future.set_exception(
+        for key, (_, deadline, subject) in list(self._pending.items()):
+            if deadline < now:
+                self._settle(
+                    key,
                     MeshError(
                         ErrorCode.BROKER_UNAVAILABLE,
                         f"{self.url} did not acknowledge a message on {subject} in time",
-                    )
+                    ),
                 )
         loop = asyncio.get_running_loop()
         self._sweeper = loop.call_later(_SWEEP_S, self._sweep) if self._pending else None
@@ -295,6 +344,17 @@ class Bus:
         log.info("reconnected to nats-server at %s", self.url)
         for callback in list(self._reconnected):
             callback()
+
+
+def _refusal(subject: str, error: _ApiError) -> Exception:
+    if error.err_code == 10071:
+        return Conflict(error.description)
+    if error.err_code == 10077:
+        return SlotTaken(error.description)
+    return MeshError(
+        ErrorCode.INTERNAL,
+        f"nats-server refused a message on {subject}: {error.description} ({error.err_code})",
+    )
 
 
 @contextlib.asynccontextmanager

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 from nats.aio.msg import Msg
@@ -28,8 +28,7 @@ _RETRY_S: Final = 0.25
 class Delivery:
     """One attempt of the broker to hand over one message.
 
-    Call exactly one of :meth:`ack` and :meth:`terminate` when the work is durable elsewhere, or :meth:`release`
-    to let the broker deliver it again; each frees the place for another message.
+    Call :meth:`ack` when the work is durable elsewhere, or :meth:`release` to let the broker deliver it again; each frees the place for another message.
     """
 
     __slots__ = (
@@ -54,27 +53,23 @@ class Delivery:
         self._puller = puller
         self._done = False
 
-    async def ack(self) -> None:
+    def ack(self) -> None:
         """Remove the message for good."""
-        await self._finish(b"")
+        self._finish(b"")
 
-    async def terminate(self) -> None:
-        """Remove the message without having done what it asks."""
-        await self._finish(b"+TERM")
-
-    async def release(self, delay_s: float = 0.0) -> None:
+    def release(self, delay_s: float = 0.0) -> None:
         """Give the message back, to be delivered again after the delay."""
-        await self._finish(b'-NAK {"delay": %d}' % int(delay_s * 1e9))
+        self._finish(b'-NAK {"delay": %d}' % int(delay_s * 1e9))
 
-    async def in_progress(self) -> None:
+    def in_progress(self) -> None:
         """Restart the broker's acknowledgement timer."""
-        await self._puller.bus.publish(self.reply, b"+WPI")
+        self._puller.bus.send(self.reply, b"+WPI")
 
-    async def _finish(self, body: bytes) -> None:
+    def _finish(self, body: bytes) -> None:
         if not self._done:
             self._done = True
-            await self._puller.bus.publish(self.reply, body)
-            await self._puller.freed()
+            self._puller.bus.send(self.reply, body)
+            self._puller.freed()
 
 
 class PullConsumer:
@@ -87,7 +82,7 @@ class PullConsumer:
         durable: str,
         *,
         capacity: int,
-        handler: Callable[[Delivery], Awaitable[None]],
+        handler: Callable[[Delivery], None],
     ) -> None:
         self.bus = bus
         self.capacity = capacity
@@ -115,10 +110,10 @@ class PullConsumer:
             keeper.cancel()
             await asyncio.gather(keeper, return_exceptions=True)
 
-    async def freed(self) -> None:
+    def freed(self) -> None:
         """Note that a delivery ended, and ask for more when half of the capacity is free."""
         self.in_flight -= 1
-        await self._refill()
+        self._refill()
 
     async def _keep_pulling(self) -> None:
         while True:
@@ -128,7 +123,7 @@ class PullConsumer:
             self._requested = 0
             self._last_sign = monotonic()
             try:
-                await self._refill()
+                self._refill()
                 while not self._restart.is_set():
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(_HEARTBEAT_S):
@@ -143,12 +138,12 @@ class PullConsumer:
             if self._restart.is_set():
                 await asyncio.sleep(_RETRY_S)
 
-    async def _refill(self) -> None:
+    def _refill(self) -> None:
         missing = self.capacity - self.in_flight - self._requested
         if self._stopping or missing < max(1, self.capacity // 2) or not self._inbox:
             return
         self._requested += missing
-        await self.bus.publish(
+        self.bus.send(
             self._subject,
             b'{"batch":%d,"expires":%d,"idle_heartbeat":%d}'
             % (missing, _EXPIRES_S * 10**9, _HEARTBEAT_S * 10**9),
@@ -158,15 +153,15 @@ class PullConsumer:
     async def _on_message(self, message: Msg) -> None:
         self._last_sign = monotonic()
         if message.subject == self._inbox and not message.reply.startswith("$JS.ACK."):
-            await self._on_status(message)
+            self._on_status(message)
             return
         self.connected.set()
         self._requested = max(0, self._requested - 1)
         self.in_flight += 1
-        await self._handler(Delivery(message, self))
-        await self._refill()
+        self._handler(Delivery(message, self))
+        self._refill()
 
-    async def _on_status(self, message: Msg) -> None:
+    def _on_status(self, message: Msg) -> None:
         headers = message.headers or {}
         status = headers.get("Status", "")
         if status.startswith("100"):
@@ -175,7 +170,7 @@ class PullConsumer:
         if status.startswith("408") or "Nats-Pending-Messages" in headers:
             left = int(headers.get("Nats-Pending-Messages", 0))
             self._requested = max(0, self._requested - left)
-            await self._refill()
+            self._refill()
             return
         # No such consumer yet, consumer deleted, server shutting down: begin again.
         log.debug("consumer %s: %s", self._name, headers)

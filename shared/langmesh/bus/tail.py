@@ -9,21 +9,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 from nats.aio.msg import Msg
 
 from langmesh.bus.client import Bus, Delivered
 from langmesh.clock import monotonic, new_id
-from langmesh.errors import MeshError
+from langmesh.errors import ErrorCode, MeshError
 
 log = logging.getLogger(__name__)
 
 _HEARTBEAT_S: Final = 2
 _NANOS: Final = 1_000_000_000
 
-TailHandler = Callable[[str, bytes, int], Awaitable[None]]
+TailHandler = Callable[[str, bytes, int], None]
 
 
 class Tail:
@@ -108,8 +108,7 @@ class Tail:
             self.ready.clear()
             with contextlib.suppress(Exception):
                 await subscription.unsubscribe()
-            with contextlib.suppress(MeshError, asyncio.CancelledError, Exception):
-                await self._bus.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{name}", b"")
+            self._bus.send(f"$JS.API.CONSUMER.DELETE.{self._stream}.{name}", b"")
 
     async def _create(self, name: str) -> None:
         config: dict[str, Any] = {
@@ -137,8 +136,6 @@ class Tail:
             {"stream_name": self._stream, "config": config, "action": "create"},
         )
         if "error" in answer:
-            from langmesh.errors import ErrorCode
-
             raise MeshError(
                 ErrorCode.BROKER_UNAVAILABLE,
                 f"cannot follow {self._stream}: {answer['error'].get('description')}",
@@ -151,7 +148,7 @@ class Tail:
         self._last_sign = monotonic()
         if not message.reply.startswith("$JS.ACK."):
             if message.reply:  # a flow control request: the answer lets the broker send on
-                await self._bus.publish(message.reply, b"")
+                self._bus.send(message.reply, b"")
             return
         info = Delivered.of(message.reply)
         if info.consumer_seq != self._consumer_seq + 1:
@@ -159,4 +156,4 @@ class Tail:
             return
         self._consumer_seq = info.consumer_seq
         self._next_seq = info.stream_seq + 1
-        await self._handler(message.subject, message.data, info.stream_seq)
+        self._handler(message.subject, message.data, info.stream_seq)

@@ -105,7 +105,7 @@ class Client:
             if not self._publishing:
                 self._early.clear()
 
-    async def _on_event(self, subject: str, body: bytes, _seq: int) -> None:
+    def _on_event(self, subject: str, body: bytes, _seq: int) -> None:
         event: AnyEvent | MeshError
         if subject.startswith(f"{subjects.ROOT}.reject."):
             refusal = codec.decode_json(RunRejected, body)

@@ -56,6 +56,7 @@ class Admission:
         self._held: dict[int, Delivery] = {}
         self._drivers: set[asyncio.Task[None]] = set()
         self._epoch = ""
+        self._arrivals: asyncio.Queue[Delivery] = asyncio.Queue()
         self._consumer = PullConsumer(
             bus,
             SUBMIT.name,
@@ -70,35 +71,45 @@ class Admission:
         info = await self._bus.api(f"STREAM.INFO.{SUBMIT.name}")
         # Sequences start again when the stream is made anew; its age keeps derived ids unique.
         self._epoch = _epoch(info["created"])
-        keeper = asyncio.create_task(self._keep_alive(), name="keep submissions")
+        workers = [
+            asyncio.create_task(self._keep_alive(), name="keep submissions"),
+            asyncio.create_task(self._admit_all(), name="admit submissions"),
+        ]
         try:
             async with self._consumer.run():
                 yield
         finally:
-            keeper.cancel()
-            for driver in self._drivers:
-                driver.cancel()
-            await asyncio.gather(keeper, *self._drivers, return_exceptions=True)
+            for task in (*workers, *self._drivers):
+                task.cancel()
+            await asyncio.gather(*workers, *self._drivers, return_exceptions=True)
 
     @property
     def active(self) -> int:
         """Runs that are queued or driven."""
         return len(self._held)
 
-    async def _on_delivery(self, delivery: Delivery) -> None:
+    def _on_delivery(self, delivery: Delivery) -> None:
         self._held[delivery.stream_seq] = delivery
+        self._arrivals.put_nowait(delivery)
+
+    async def _admit_all(self) -> None:
+        """Admit one submission after the other, so that those of a thread keep their order."""
+        while True:
+            await self._take(await self._arrivals.get())
+
+    async def _take(self, delivery: Delivery) -> None:
         try:
             run = await self._admit(delivery)
         except MeshError as exc:
             if exc.retryable and exc.code != ErrorCode.UNKNOWN_GRAPH:
                 log.warning("a submission is put off: %s", exc)
                 self._held.pop(delivery.stream_seq, None)
-                await delivery.release(_RETRY_S)
+                delivery.release(_RETRY_S)
                 return
             await self._refuse(delivery, exc)
             return
         if run is None:
-            await self._settle(delivery)
+            self._settle(delivery)
             return
         thread = self._threads.setdefault((run.tenant, run.thread), _Thread())
         self._threads.move_to_end((run.tenant, run.thread))
@@ -226,13 +237,12 @@ class Admission:
         except Usurped:
             log.warning("run %s went to another coordinator", run.id)
         finally:
-            await self._settle(delivery)
+            self._settle(delivery)
             self._next(thread)
 
-    async def _settle(self, delivery: Delivery) -> None:
+    def _settle(self, delivery: Delivery) -> None:
         self._held.pop(delivery.stream_seq, None)
-        with contextlib.suppress(MeshError):
-            await delivery.ack()
+        delivery.ack()
 
     async def _refuse(self, delivery: Delivery, exc: MeshError) -> None:
         log.info("submission %d refused: %s", delivery.stream_seq, exc)
@@ -248,14 +258,13 @@ class Admission:
             except MeshError as failure:
                 log.warning("a rejection is not stored yet: %s", failure)
                 await asyncio.sleep(_RETRY_S)
-        await self._settle(delivery)
+        self._settle(delivery)
 
     async def _keep_alive(self) -> None:
         while True:
             await asyncio.sleep(_KEEP_ALIVE_S)
             for delivery in list(self._held.values()):
-                with contextlib.suppress(MeshError):
-                    await delivery.in_progress()
+                delivery.in_progress()
 
     def _forget_idle_threads(self) -> None:
         """Drop the state of the thread that was idle longest when there are too many."""

@@ -6,7 +6,6 @@ different goes in (rule R3): tenant, thread, namespace, checkpoint, task, invoca
 
 from __future__ import annotations
 
-import base64
 from hashlib import blake2b
 from typing import Final
 
@@ -25,7 +24,7 @@ def capability(
     invocation: str,
     attempt: int,
 ) -> str:
-    """The 26 base32 characters at the end of an attempt's slot subject."""
+    """The 32 hexadecimal digits at the end of an attempt's slot subject."""
     return _digest(
         key, tenant, thread, checkpoint_ns, checkpoint_id, task_id, invocation, str(attempt)
     )
@@ -37,7 +36,6 @@ def idempotency_key(key: bytes, *, tenant: str, thread: str, task_id: str) -> st
 
 
 def _digest(key: bytes, *parts: str) -> str:
-    digest = blake2b(
+    return blake2b(
         _SEPARATOR.join(parts).encode("utf-8", "surrogatepass"), key=key, digest_size=_CAP_BYTES
-    )
-    return base64.b32encode(digest.digest()).decode().rstrip("=")
+    ).hexdigest()

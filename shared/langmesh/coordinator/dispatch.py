@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
@@ -53,6 +54,9 @@ class Attempt:
     body: bytes
     outcome: asyncio.Future[TaskOutcome]
     on_waiting: Callable[[str], None]
+    """Told why the attempt waits, when nobody serves its node."""
+    on_sent: Callable[[], None]
+    """Told that the broker has stored the attempt."""
     sent_at: float = 0.0
     exec_seq: int = 0
     told_waiting: bool = False
@@ -83,12 +87,12 @@ class Dispatcher:
                     task.cancel()
                 await asyncio.gather(sweeper, *self._background, return_exceptions=True)
 
-    async def send(self, attempt: Attempt) -> int:
-        """Publish an attempt, for as long as it takes; returns its EXEC stream sequence."""
+    async def send(self, attempt: Attempt) -> None:
+        """Send an attempt on its way; it is published for as long as that takes."""
+        await self._catalog.ensure_consumer(attempt.subject)
         self._pending[attempt.cap] = attempt
-        await self._publish(attempt)
+        self._publish(attempt)
         self._watch_service(attempt)
-        return attempt.exec_seq
 
     async def wait(self, attempt: Attempt) -> TaskOutcome:
         """Wait for the outcome of a sent attempt; if the caller gives up, so do the agents."""
@@ -99,20 +103,22 @@ class Dispatcher:
             if not attempt.outcome.done() or attempt.outcome.cancelled():
                 self._spawn(self._call_off(attempt))
 
-    async def _publish(self, attempt: Attempt) -> None:
-        while True:
-            try:
-                await self._catalog.ensure_consumer(attempt.subject)
-                attempt.exec_seq = await self._bus.append(attempt.subject, attempt.body)
-            except MeshError as exc:
-                if not exc.retryable:
-                    self._pending.pop(attempt.cap, None)
-                    raise
-                log.warning("a task is not sent yet: %s", exc)
-                await asyncio.sleep(_RETRY_S)
-            else:
-                attempt.sent_at = monotonic()
-                return
+    def _publish(self, attempt: Attempt) -> None:
+        attempt.sent_at = monotonic()
+        self._bus.append_nowait(
+            attempt.subject, attempt.body, functools.partial(self._on_published, attempt)
+        )
+
+    def _on_published(self, attempt: Attempt, result: int | Exception) -> None:
+        if isinstance(result, int):
+            attempt.exec_seq = result
+            attempt.on_sent()
+        elif isinstance(result, MeshError) and not result.retryable:
+            if not attempt.outcome.done():
+                attempt.outcome.set_exception(result)
+        elif not attempt.outcome.done():
+            log.warning("a task is not sent yet: %s", result)
+            asyncio.get_running_loop().call_later(_RETRY_S, self._publish, attempt)
 
     async def _call_off(self, attempt: Attempt) -> None:
         message = CancelTasks(
@@ -125,21 +131,21 @@ class Dispatcher:
             ),
             payload=CancelPayload(run=attempt.run, caps=[attempt.cap]),
         )
+        self._bus.send(
+            subjects.control(attempt.tenant, attempt.graph, attempt.node), codec.encode(message)
+        )
         try:
-            await self._bus.publish(
-                subjects.control(attempt.tenant, attempt.graph, attempt.node), codec.encode(message)
-            )
             if attempt.exec_seq:
                 await self._bus.delete(EXEC.name, attempt.exec_seq)
         except MeshError as exc:
             log.info("a cancelled task may still run: %s", exc)
 
-    async def _on_slot(self, subject: str, body: bytes, _seq: int) -> None:
+    def _on_slot(self, subject: str, body: bytes, _seq: int) -> None:
         attempt = self._pending.get(subjects.slot_cap(subject))
         if attempt is not None:
             self._resolve(attempt, body)
         elif subjects.slot_cap(subject).startswith("rejected"):
-            await self._on_rejected(subject, body)
+            self._on_rejected(subject, body)
 
     def _resolve(self, attempt: Attempt, body: bytes) -> None:
         if attempt.outcome.done():
@@ -153,7 +159,7 @@ class Dispatcher:
                 self._bury(attempt.tenant, attempt.graph, attempt.node, attempt.slot, 0, exc, body)
             )
 
-    async def _on_rejected(self, subject: str, body: bytes) -> None:
+    def _on_rejected(self, subject: str, body: bytes) -> None:
         """An agent could not decode a task: keep it in DEAD, and fail the attempt if it was one of ours."""
         try:
             outcome = codec.decode(TaskOutcome, body).payload
@@ -253,7 +259,7 @@ class Dispatcher:
 
     async def _look_after(self, attempt: Attempt) -> None:
         """Fetch the outcome if the slot is filled; publish again if the broker lost the delivery."""
-        if await self._bus.at(EXEC.name, attempt.exec_seq) is not None:
+        if not attempt.exec_seq or await self._bus.at(EXEC.name, attempt.exec_seq) is not None:
             return
         found = await self._bus.last(SLOT.name, attempt.slot)
         if attempt.outcome.done():
@@ -262,7 +268,7 @@ class Dispatcher:
             self._resolve(attempt, found[1])
         else:
             log.warning("task %s of run %s is sent again", attempt.cap, attempt.run)
-            await self._publish(attempt)
+            self._publish(attempt)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -32,7 +32,10 @@ class Usurped(Exception):
 
 
 class EventWriter:
-    """Appends the events of one run, in order, without making the run wait for each."""
+    """Appends the events of one run in order; the run does not wait for them.
+
+    One append is on its way at a time, since each names the stream sequence of the one before.
+    """
 
     def __init__(
         self,
@@ -45,15 +48,16 @@ class EventWriter:
         last: int = 0,
     ) -> None:
         self._bus = bus
-        self._blobs = Blobs(bus)
         self._subject = subject
         self._run_id = run_id
         self._thread_id = thread_id
         self._seq = seq
         self._last = last
         self._queue: deque[Event] = deque()
-        self._changed = asyncio.Condition()
-        self._writer: asyncio.Task[None] | None = None
+        self._body: bytes | None = None
+        """The event on its way."""
+        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._repair: asyncio.Task[None] | None = None
         self.usurped = False
 
     def emit(self, kind: type[Event], **fields: Any) -> None:
@@ -68,14 +72,11 @@ class EventWriter:
                 **fields,
             )
         )
-        if self._writer is None:
-            self._writer = asyncio.get_running_loop().create_task(self._write_all())
+        self._next()
 
     async def room(self) -> None:
         """Wait while too many events are queued: a slow broker slows the run down."""
-        if len(self._queue) >= _QUEUE_MAX:
-            async with self._changed:
-                await self._changed.wait_for(lambda: len(self._queue) < _QUEUE_MAX or self.usurped)
+        await self._until(_QUEUE_MAX)
 
     async def flush(self) -> None:
         """Wait until everything queued is stored.
@@ -83,51 +84,94 @@ class EventWriter:
         Raises:
             Usurped: Another coordinator took the run over.
         """
-        if self._writer is not None:
-            await asyncio.shield(self._writer)
+        await self._until(0)
         if self.usurped:
             raise Usurped(self._subject)
 
-    async def _write_all(self) -> None:
-        while self._queue and not self.usurped:
-            event = self._queue[0]
-            await self._append(await self._body(event))
-            self._queue.popleft()
-            if len(self._queue) == _QUEUE_MAX - 1 or self.usurped:
-                async with self._changed:
-                    self._changed.notify_all()
-        self._writer = None
+    async def _until(self, unstored_max: int) -> None:
+        if self._unstored > unstored_max and not self.usurped:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append((unstored_max, future))
+            await future
 
-    async def _append(self, body: bytes) -> None:
-        while True:
-            try:
-                self._last = await self._bus.append(self._subject, body, expected_last=self._last)
-            except Conflict:
-                found = await self._bus.last(EVENT.name, self._subject)
-                if found is not None and found[1] == body:
-                    # An acknowledgement was lost: the event before was stored, and it is this one.
-                    self._last = found[0]
-                else:
-                    log.error("another coordinator writes %s", self._subject)
-                    self.usurped = True
-            except MeshError as exc:
-                log.warning("an event is not stored yet: %s", exc)
-                await asyncio.sleep(_RETRY_S)
-                continue
+    @property
+    def _unstored(self) -> int:
+        return len(self._queue) + (self._body is not None)
+
+    def _next(self) -> None:
+        """Send the oldest queued event unless one is on its way."""
+        if self._body is not None or not self._queue or self.usurped or self._repair is not None:
             return
-
-    async def _body(self, event: Event) -> bytes:
-        """Encode an event; what is too large for a message goes to the object store."""
+        event = self._queue.popleft()
         try:
-            return codec.encode_json(event)
+            self._body = codec.encode_json(event)
         except MeshError as exc:
-            field = next((f for f in ("output", "data", "interrupts") if hasattr(event, f)), None)
-            if field is None:
-                raise
-            replacement: Any = {"error": exc.message}
-            if exc.code == ErrorCode.PAYLOAD_TOO_LARGE:
-                data = msgspec.json.encode(getattr(event, field), enc_hook=repr)
-                replacement = {"blob": await self._blobs.put(data), "bytes": len(data)}
-            if field == "interrupts":
-                replacement = [replacement]
-            return codec.encode_json(msgspec.structs.replace(event, **{field: replacement}))
+            self._repair = asyncio.get_running_loop().create_task(self._shrink(event, exc))
+            return
+        self._send()
+
+    def _send(self) -> None:
+        assert self._body is not None
+        self._bus.append_nowait(
+            self._subject, self._body, self._on_done, expected_last=self._last
+        )
+
+    def _on_done(self, result: int | Exception) -> None:
+        if isinstance(result, int):
+            self._stored(result)
+        else:
+            self._repair = asyncio.get_running_loop().create_task(self._recover(result))
+
+    def _stored(self, stream_seq: int) -> None:
+        self._last = stream_seq
+        self._body = None
+        self._next()
+        for entry in [e for e in self._waiters if self._unstored <= e[0]]:
+            self._waiters.remove(entry)
+            if not entry[1].done():
+                entry[1].set_result(None)
+
+    async def _recover(self, problem: Exception) -> None:
+        """An append failed or its outcome is unknown: find out, and go on or step back."""
+        while True:
+            if not isinstance(problem, Conflict):
+                log.warning("an event is not stored yet: %s", problem)
+                await asyncio.sleep(_RETRY_S)
+            try:
+                found = await self._bus.last(EVENT.name, self._subject)
+            except MeshError as exc:
+                problem = exc
+                continue
+            break
+        self._repair = None
+        if found is not None and found[1] == self._body:
+            # The acknowledgement was lost, not the event.
+            self._stored(found[0])
+        elif (found[0] if found is not None else 0) == self._last:
+            self._send()
+        else:
+            log.error("another coordinator writes %s", self._subject)
+            self.usurped = True
+            for _, future in self._waiters:
+                if not future.done():
+                    future.set_result(None)
+
+    async def _shrink(self, event: Event, problem: MeshError) -> None:
+        """Move what is too large for a message to the object store."""
+        field = next((f for f in ("output", "data", "interrupts") if hasattr(event, f)), None)
+        replacement: Any = {"error": problem.message}
+        if field is not None and problem.code == ErrorCode.PAYLOAD_TOO_LARGE:
+            data = msgspec.json.encode(getattr(event, field), enc_hook=repr)
+            try:
+                name = await Blobs(self._bus).put(data)
+                replacement = {"blob": name, "bytes": len(data)}
+            except MeshError as exc:
+                log.warning("a large event keeps only its size: %s", exc)
+                replacement = {"error": exc.message, "bytes": len(data)}
+        if field == "interrupts":
+            replacement = [replacement]
+        if field is not None:
+            event = msgspec.structs.replace(event, **{field: replacement})
+        self._body = codec.encode_json(event)
+        self._repair = None
+        self._send()

@@ -305,6 +305,7 @@ class Run:
             body=codec.encode(message),
             outcome=asyncio.get_running_loop().create_future(),
             on_waiting=on_waiting,
+            on_sent=span.end,
         )
         if number == 1:
             self.events.emit(
@@ -315,12 +316,7 @@ class Run:
                 attempt=number,
                 subject=binding.subject,
             )
-        try:
-            await engine.dispatcher.send(attempt)
-        except BaseException as exc:
-            span.end(exc)
-            raise
-        span.end()
+        await engine.dispatcher.send(attempt)
         return await engine.dispatcher.wait(attempt), attempt
 
     def _joined(self, task: PregelExecutableTask) -> list[str]:

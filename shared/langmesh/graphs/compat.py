@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
 from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import var_child_runnable_config
 from langgraph._internal import _serde
 from langgraph._internal._config import recast_checkpoint_ns
 from langgraph._internal._constants import (
@@ -36,7 +37,7 @@ from langgraph._internal._constants import (
     PULL,
     PUSH,
 )
-from langgraph._internal._runnable import coerce_to_runnable
+from langgraph._internal._runnable import RunnableSeq, coerce_to_runnable
 from langgraph._internal._scratchpad import PregelScratchpad
 from langgraph._internal._typing import MISSING
 from langgraph.channels.base import BaseChannel
@@ -47,6 +48,7 @@ from langgraph.pregel._algo import LazyAtomicCounter, PregelTaskWrites, local_re
 from langgraph.pregel._messages import StreamMessagesHandler
 from langgraph.pregel._read import PregelNode
 from langgraph.types import PregelExecutableTask
+from langsmith.utils import tracing_is_enabled
 
 from langmesh.errors import ErrorCode, MeshError
 
@@ -153,8 +155,32 @@ def install_seam() -> None:
     _runner.arun_with_retry = _seam
 
 
-async def run_attempt(task: PregelExecutableTask) -> None:
+def is_listened_to() -> bool:
+    """Whether LangSmith records every run of this process."""
+    return bool(tracing_is_enabled())
+
+
+async def _invoke(task: PregelExecutableTask, *, lean: bool) -> None:
+    """Run a node and its writers.
+
+    LangGraph's own sequence asks LangChain for a callback manager, a run and a child config at every node, which costs more
+    than all else that a short node does. Where nobody listens (``lean``), its steps are called one after the other.
+    """
+    sequence = task.proc
+    if not lean or not isinstance(sequence, RunnableSeq):
+        await sequence.ainvoke(task.input, task.config)
+        return
+    # The caller's asyncio task belongs to this LangGraph task alone, so nothing needs to be reset.
+    var_child_runnable_config.set(task.config)
+    value = task.input
+    for step in sequence.steps:
+        value = await step.ainvoke(value, task.config)
+
+
+async def run_attempt(task: PregelExecutableTask, *, lean: bool = False) -> None:
     """Run a task once, with its timeout but without its retries; writes end up in ``task.writes``.
+
+    Call it in an asyncio task of its own.
 
     What LangGraph's ``arun_with_retry`` does for one attempt, except that the attempt's number comes from the
     coordinator.
@@ -163,7 +189,7 @@ async def run_attempt(task: PregelExecutableTask) -> None:
     try:
         task.writes.clear()
         if task.timeout is None:
-            await task.proc.ainvoke(task.input, config)
+            await _invoke(task, lean=lean)
         else:
             await _retry._arun_with_timeout(
                 task, config, _retry._resolve_timeout(task.timeout), None, stream=False

@@ -68,6 +68,7 @@ class NodeRunner:
         if runnable is None:
             raise MeshError(ErrorCode.GRAPH_NOT_SUPPORTED, f"node {node!r} does nothing")
         self._runnable = runnable
+        self._lean = not compat.is_listened_to()
         self._policies = self._proc.retry_policy or loaded.compiled.retry_policy or ()
 
     async def prepare(self, message: ExecuteTask, write_chunk: WriteChunk) -> Prepared:
@@ -175,7 +176,7 @@ class NodeRunner:
         """Run a task once; every end but cancellation becomes an outcome."""
         task = prepared.task
         try:
-            await compat.run_attempt(task)
+            await compat.run_attempt(task, lean=self._lean and not task.config.get("callbacks"))
             return await self._outcome(prepared, attempt, "ok")
         except GraphInterrupt as exc:
             return await self._outcome(prepared, attempt, "interrupt", interrupts=exc.args[0])

@@ -71,7 +71,7 @@ class ExecutePayload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     attempt: int
     """1 for the first."""
     cap: str
-    """Capability: the last token of the slot, 26 characters that only coordinators can make."""
+    """Capability: the last token of the slot, 32 digits that only coordinators can make."""
     slot: str
     """Subject to write the outcome to."""
     idempotency_key: str
