@@ -1,4 +1,4 @@
-"""The only reads of the wall clock and of entropy, so that tests and simulations can replace them."""
+"""The only reads of the wall clock and of entropy, so that tests can replace them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 
 def now_ms() -> int:
-    """Wall-clock time in milliseconds since the Unix epoch; for people and logs, never for order."""
+    """Wall-clock milliseconds since the Unix epoch; for people and logs, never for order."""
     return time.time_ns() // 1_000_000
 
 

@@ -1,7 +1,8 @@
 """Settings of a process, read once from the environment into a frozen struct.
 
-Names follow the vendors' where they exist (``NATS_URL``, ``ETCD_ENDPOINTS``, ``OTEL_*``); everything else
-starts with ``LANGMESH_`` and an unknown one is an error, so that a misspelt setting never goes unnoticed.
+Names follow the vendors' where they exist (``NATS_URL``, ``ETCD_ENDPOINTS``, ``OTEL_*``);
+everything else starts with ``LANGMESH_`` and an unknown one is an error, so that a misspelt setting
+never goes unnoticed.
 """
 
 from __future__ import annotations
@@ -139,7 +140,8 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     if values.get("otlp_protocol", "grpc") not in {"grpc", "http/protobuf"}:
         raise MeshError(
             ErrorCode.INVALID_SETTING,
-            f"OTEL_EXPORTER_OTLP_PROTOCOL={values['otlp_protocol']!r}: expected grpc or http/protobuf",
+            f"OTEL_EXPORTER_OTLP_PROTOCOL={values['otlp_protocol']!r}:"
+            " expected grpc or http/protobuf",
             remedy="Correct or unset it.",
         )
     return Settings(**values)

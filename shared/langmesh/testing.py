@@ -88,7 +88,7 @@ class LocalMesh:
         max_in_flight: int | None = None,
         telemetry: Telemetry | None = None,
     ) -> AsyncIterator[Service]:
-        """Serve nodes of a graph in this event loop while the block runs; all of them if none is named."""
+        """Serve nodes of a graph in this event loop while the block runs; all if none is named."""
         names = nodes or tuple(load(graph, tenant=self.settings.tenant).topology.nodes)
         service = self._service("agent", telemetry)
         places = [
@@ -101,7 +101,7 @@ class LocalMesh:
     def spawn(
         self, name: str, module: str, *args: str, env: Mapping[str, str] | None = None
     ) -> Child:
-        """Start ``python -m module args…`` as a process of this mesh; it ends with the mesh at the latest."""
+        """Start ``python -m module args…`` as a process of this mesh; it ends with the mesh."""
         log = Path(self.settings.home) / f"{name}-{clock.new_id()[:6]}.log"
         return self.servers.guard.spawn(
             name,
@@ -117,7 +117,12 @@ class LocalMesh:
             yield client
 
     async def run(
-        self, graph: str, input: Any, *, timeout_s: float = 30.0, **fields: Any  # noqa: A002
+        self,
+        graph: str,
+        input: Any,  # noqa: A002  LangGraph's word
+        *,
+        timeout_s: float = 30.0,
+        **fields: Any,
     ) -> RunEnded | RunInterrupted:
         """Submit one run and wait for its last event.
 
@@ -142,7 +147,7 @@ class LocalMesh:
 
 @asynccontextmanager
 async def local_mesh(**overrides: str) -> AsyncIterator[LocalMesh]:
-    """Start a private mesh: real nats-server and etcd with fresh state, the streams in place, no services yet.
+    """Start a private mesh: real servers with fresh state, the streams in place, no services yet.
 
     Args:
         overrides: Settings by their environment names, e.g. ``LANGMESH_MAX_RUNS="4"``.

@@ -18,8 +18,8 @@ class Agent:
         graph: Name of a published graph, or ``module:attribute``.
         node: Name of the node.
         release: Release that this process serves; ``LANGMESH_RELEASE`` by default.
-        max_in_flight: Tasks that run at once; ``LANGMESH_MAX_IN_FLIGHT`` by default. Small for work on the CPU, hundreds
-            for nodes that wait on a model.
+        max_in_flight: Tasks that run at once; ``LANGMESH_MAX_IN_FLIGHT`` by default. Small for work
+            on the CPU, hundreds for nodes that wait on a model.
 
     Example:
         >>> agent = Agent(graph="research", node="researcher")

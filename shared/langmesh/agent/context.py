@@ -22,7 +22,7 @@ class TaskInfo:
     task_id: str
     attempt: int
     idempotency_key: str
-    """Equal for every attempt and every delivery of this task: send it to services that honour one."""
+    """Equal for every attempt of this task: send it to services that honour one."""
     instance: str
 
 

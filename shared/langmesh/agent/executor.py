@@ -1,7 +1,8 @@
 """Execute the tasks of one node: run, write the outcome once, acknowledge after.
 
-Order of effects, for each delivery: 1. the outcome is durable in its slot; 2. the delivery is acknowledged. A crash
-between the two costs a redelivery, which finds the slot filled and acknowledges without running anything.
+Order of effects, for each delivery: 1. the outcome is durable in its slot; 2. the delivery is
+acknowledged. A crash between the two costs a redelivery, which finds the slot filled and
+acknowledges without running anything.
 """
 
 from __future__ import annotations
@@ -73,11 +74,9 @@ class NodeExecutor:
     def on_delivery(self, delivery: Delivery) -> None:
         """Begin work on a delivery."""
         self._lifeline.watch(delivery.reply)
-        self._working[delivery.reply] = asyncio.get_running_loop().create_task(
-            self._work(delivery)
-        )
+        self._working[delivery.reply] = asyncio.get_running_loop().create_task(self._work(delivery))
 
-    async def on_control(self, body: bytes) -> None:
+    def on_control(self, body: bytes) -> None:
         """Stop the attempts that a coordinator gave up; unknown ones are none of ours."""
         try:
             message = codec.decode(CancelTasks, body)
@@ -179,9 +178,7 @@ class NodeExecutor:
         )
         chunks = ChunkWriter(self._bus, message) if payload.stream_modes else None
         span = self._tracer.begin(
-            attributes.invoke_agent(
-                context, task_id=payload.task_id, attempt=payload.attempt
-            ),
+            attributes.invoke_agent(context, task_id=payload.task_id, attempt=payload.attempt),
             parent=traceparent,
         )
         try:

@@ -9,8 +9,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from nats.aio.msg import Msg
-
 from langmesh.agent.executor import NodeExecutor
 from langmesh.agent.lifeline import Lifeline
 from langmesh.bus import Bus, connect
@@ -86,15 +84,15 @@ class _HostedNode:
     async def consuming(self) -> AsyncIterator[None]:
         """Take tasks while the block runs."""
 
-        async def on_control(message: Msg) -> None:
-            await self.executor.on_control(message.data)
+        async def on_control(body: bytes) -> None:
+            self.executor.on_control(body)
 
         subject = subjects.control(self._service.settings.tenant, self._graph, self._node)
-        control = await self._bus.subscribe(subject, on_control)
+        control = await self._bus.listen(subject, on_control)
         log.info("serving %s of %s, release %s", self._node, self._graph, self._release)
         async with self._consumer.run():
             yield
-        await control.unsubscribe()
+        await control()
 
 
 @contextlib.asynccontextmanager

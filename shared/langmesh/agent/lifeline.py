@@ -1,8 +1,8 @@
 """A thread that speaks for an agent while user code blocks the event loop.
 
-It has its own loop, its own NATS connection and its own etcd channel. It restarts the broker's acknowledgement timer of
-every task in work and keeps the registration's lease alive, so that a node that blocks for minutes is neither delivered
-twice nor declared dead.
+It has its own loop, its own NATS connection and its own etcd channel. It restarts the broker's
+acknowledgement timer of every task in work and keeps the registration's lease alive, so that a node
+that blocks for minutes is neither delivered twice nor declared dead.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Lifeline:
 
     @contextlib.asynccontextmanager
     async def run(self, entries: dict[str, bytes]) -> AsyncIterator[Lifeline]:
-        """Register keys with their values and keep them until the block ends; then they are gone at once."""
+        """Register keys and keep them until the block ends; then they are gone at once."""
         self._entries = entries
         self._thread.start()
         await asyncio.wrap_future(self._ready)
@@ -77,7 +77,7 @@ class Lifeline:
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(self._live())
-        except Exception as exc:  # noqa: BLE001  the thread's end must reach the service
+        except Exception as exc:
             if not self._ready.done():
                 self._ready.set_exception(exc)
             else:

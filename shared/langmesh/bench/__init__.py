@@ -1,1 +1,1 @@
-"""Benchmarks: ratios from one run, because absolute times say more about the machine than about the code."""
+"""Benchmarks: ratios from one run, because absolute times say more about the machine."""

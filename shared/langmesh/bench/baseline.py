@@ -1,4 +1,4 @@
-"""What the mesh is compared with: LangGraph in one process, and a bare durable hop with the stock NATS client."""
+"""What the mesh is compared with: LangGraph in one process, and a bare durable NATS hop."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ async def langgraph_steps_per_s(steps: int, *, concurrency: int, seconds: float)
 async def raw_hop_ms(bus: Bus, *, hops: int) -> float:
     """Median milliseconds of one durable hop: publish with acknowledgement, deliver, acknowledge.
 
-    Made of the stock client's own parts (``js.publish``, a pushed durable consumer, ``msg.ack``) on a work queue in a
-    file, one message at a time.
+    Made of the stock client's own parts (``js.publish``, a pushed durable consumer, ``msg.ack``) on
+    a work queue in a file, one message at a time.
     """
     js = bus.client.jetstream()
     name = f"BENCH-{new_id()[:8]}"

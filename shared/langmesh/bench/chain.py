@@ -1,4 +1,4 @@
-"""The graph that is measured: a chain of nodes that do nothing, ``langmesh.bench.chain:chain_10`` for ten."""
+"""The graph that is measured: ``langmesh.bench.chain:chain_10`` is a chain of ten idle nodes."""
 
 from __future__ import annotations
 

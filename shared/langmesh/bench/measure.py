@@ -26,6 +26,7 @@ from langmesh.wire.messages import RunEnded, RunStarted, TaskEnded
 from langmesh.wire.streams import STREAMS
 
 _AGENTS = 2
+_SAMPLE_RATIO = "0.01"
 _BASELINE_S = 3.0
 _HOPS = 300
 _SINGLE_RUNS = 30
@@ -38,7 +39,8 @@ async def chain_on_mesh(
 ) -> dict[str, Any]:
     """Run the benchmark and return its figures.
 
-    The stock LangGraph loop is measured before and after the mesh, in this process, while the mesh is idle.
+    The stock LangGraph loop is measured before and after the mesh, in this process, while the mesh
+    is idle.
 
     Args:
         settings: Of this process; its home gets a folder ``bench``.
@@ -61,22 +63,24 @@ async def chain_on_mesh(
             env={"LANGMESH_MAX_IN_FLIGHT": "64"},
         ),
     ]
-    async with running_stack(settings, specs, graphs=["chain"]) as stack:
-        async with (
-            connect(stack.state.nats_url, name="bench", wait_s=10) as bus,
-            Etcd(stack.state.etcd_endpoints) as etcd,
-        ):
-            await ensure_streams(bus)
-            await inventory.wait_until_ready(
-                etcd, _registered(specs, steps), failed=stack.failed, timeout_s=_READY_S
+    # Head sampling as in production; the cost of tracing is another question than that of the mesh.
+    environ = {"LANGMESH_SAMPLE_RATIO": _SAMPLE_RATIO, **os.environ}
+    async with (
+        running_stack(settings, specs, graphs=["chain"], environ=environ) as stack,
+        connect(stack.state.nats_url, name="bench", wait_s=10) as bus,
+        Etcd(stack.state.etcd_endpoints) as etcd,
+    ):
+        await ensure_streams(bus)
+        await inventory.wait_until_ready(
+            etcd, _registered(specs, steps), failed=stack.failed, timeout_s=_READY_S
+        )
+        agent_pids = sorted(
+            {r.pid for r in await inventory.services(etcd) if r.service == "chain-agent"}
+        )
+        async with Client.open(bus, "chain", tenant=settings.tenant) as client:
+            return await _measure(
+                stack, bus, client, agent_pids, steps, concurrency, runs or concurrency * 20
             )
-            agent_pids = sorted(
-                {r.pid for r in await inventory.services(etcd) if r.service == "chain-agent"}
-            )
-            async with Client.open(bus, "chain", tenant=settings.tenant) as client:
-                return await _measure(
-                    stack, bus, client, agent_pids, steps, concurrency, runs or concurrency * 20
-                )
 
 
 def _registered(specs: Sequence[spec.ServiceSpec], steps: int) -> list[spec.ServiceSpec]:
@@ -120,7 +124,7 @@ async def _measure(
         "agent_pids": agent_pids,
         "storage": "file",
         "durability_profile": stack.state.profile,
-        "sample_ratio": float(stack.env.get("LANGMESH_SAMPLE_RATIO", "1")),
+        "sample_ratio": float(stack.env["LANGMESH_SAMPLE_RATIO"]),
         "messages_per_step": round(stored / total, 2),
         "langgraph": {"steps_per_s": round(oracle, 1)},
         "ratio_to_langgraph": round(total / seconds / oracle, 3),
@@ -129,16 +133,14 @@ async def _measure(
             "raw_hop_ms_p50": round(hop_ms, 3),
             "ratio_to_raw_hop": round(median(single) / hop_ms, 2),
         },
-        "cpu_us_per_step": {
-            name: round(seconds * 1e6 / total) for name, seconds in used.items()
-        },
+        "cpu_us_per_step": {name: round(seconds * 1e6 / total) for name, seconds in used.items()},
     }
 
 
 async def _runs(
     client: Client, steps: int, *, concurrency: int, runs: int
 ) -> tuple[float, list[float]]:
-    """Drive runs; returns the seconds for all and each step's milliseconds on the coordinator's clock."""
+    """Drive runs; returns the seconds for all and each step's milliseconds."""
     gate = asyncio.Semaphore(concurrency)
     times: list[float] = []
 

@@ -43,7 +43,9 @@ class Blobs:
             except nats.js.errors.NotFoundError:
                 await store.put(name, data)
         except (nats.errors.Error, TimeoutError) as exc:
-            raise MeshError(ErrorCode.BROKER_UNAVAILABLE, f"storing a large value: {exc!r}") from exc
+            raise MeshError(
+                ErrorCode.BROKER_UNAVAILABLE, f"storing a large value: {exc!r}"
+            ) from exc
         return name
 
     async def get(self, name: str) -> bytes:
@@ -57,7 +59,9 @@ class Blobs:
         except nats.js.errors.NotFoundError as exc:
             raise MeshError(ErrorCode.INTERNAL, f"the large value {name} has expired") from exc
         except (nats.errors.Error, TimeoutError) as exc:
-            raise MeshError(ErrorCode.BROKER_UNAVAILABLE, f"loading a large value: {exc!r}") from exc
+            raise MeshError(
+                ErrorCode.BROKER_UNAVAILABLE, f"loading a large value: {exc!r}"
+            ) from exc
         return data or b""
 
     async def _bucket(self) -> ObjectStore:

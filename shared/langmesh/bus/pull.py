@@ -1,8 +1,8 @@
 """Continuous pull from a durable consumer.
 
-The broker keeps a standing request of as many messages as this process may still take, so that each process
-gets what it can work on and no more. A raw pull request vanishes when the server restarts, without a word:
-requests are made anew on reconnection and when the server's heartbeats stop.
+The broker keeps a standing request of as many messages as this process may still take, so that each
+process gets what it can work on and no more. A raw pull request vanishes when the server restarts,
+without a word: requests are made anew on reconnection and when the server's heartbeats stop.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ _RETRY_S: Final = 0.25
 class Delivery:
     """One attempt of the broker to hand over one message.
 
-    Call :meth:`ack` when the work is durable elsewhere, or :meth:`release` to let the broker deliver it again; each frees the place for another message.
+    Call :meth:`ack` when the work is durable elsewhere, or :meth:`release` to let the broker
+    deliver it again; each frees the place for another message.
     """
 
     __slots__ = (

@@ -1,7 +1,7 @@
-"""Follow a stream in order and without gaps, through lost messages, reconnections and server restarts.
+"""Follow a stream in order and without gaps, through lost messages and server restarts.
 
-The broker pushes through a short-lived consumer without acknowledgements. A gap in its numbering, missed
-heartbeats or a reconnection make a new one that starts behind the last message seen.
+The broker pushes through a short-lived consumer without acknowledgements. A gap in its numbering,
+missed heartbeats or a reconnection make a new one that starts behind the last message seen.
 """
 
 from __future__ import annotations

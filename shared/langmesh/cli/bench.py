@@ -23,7 +23,8 @@ async def command(args: argparse.Namespace, settings: Settings) -> int:
     say(f"mesh       {figures['steps_per_s']:>8} steps/s at {figures['concurrency']} runs")
     say(f"LangGraph  {figures['langgraph']['steps_per_s']:>8} steps/s in one process, no saver")
     say(f"ratio      {figures['ratio_to_langgraph']:>8}")
-    say(f"one run    {single['step_ms_p50']:>8} ms per step, {single['ratio_to_raw_hop']} × a raw hop")
+    ratio = single["ratio_to_raw_hop"]
+    say(f"one run    {single['step_ms_p50']:>8} ms per step, {ratio} × a raw hop")
     say(f"messages   {figures['messages_per_step']:>8} stored per step, in files")
     say()
     rows = [(name, f"{us} µs") for name, us in figures["cpu_us_per_step"].items()]

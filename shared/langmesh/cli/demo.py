@@ -97,9 +97,7 @@ async def _ask(
     return services
 
 
-def _summary(
-    final: RunEnded | RunInterrupted, services: Sequence[ServiceRecord]
-) -> dict[str, Any]:
+def _summary(final: RunEnded | RunInterrupted, services: Sequence[ServiceRecord]) -> dict[str, Any]:
     ended = final if isinstance(final, RunEnded) else None
     return {
         "run_id": final.run_id,

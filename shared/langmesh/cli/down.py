@@ -25,7 +25,7 @@ async def command(args: argparse.Namespace, settings: Settings) -> int:
     os.kill(running.pid, signal.SIGTERM)
     try:
         async with asyncio.timeout(_STOP_S):
-            while _alive(running.pid):
+            while state.is_alive(running.pid):  # noqa: ASYNC110  not our child: nobody tells
                 await asyncio.sleep(_POLL_S)
     except TimeoutError as exc:
         raise MeshError(
@@ -36,11 +36,3 @@ async def command(args: argparse.Namespace, settings: Settings) -> int:
     else:
         say("the mesh is down")
     return 0
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True

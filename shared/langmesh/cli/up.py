@@ -43,9 +43,7 @@ async def command(args: argparse.Namespace, settings: Settings) -> int:
         await _ready(stack, settings, specs, args.graphs)
         state.write(stack.home, stack.state)
         _announce(stack.state, as_json=args.json)
-        waiter = asyncio.create_task(stop.wait())
-        await asyncio.wait({waiter, stack.failed}, return_when=asyncio.FIRST_COMPLETED)
-        waiter.cancel()
+        await inventory.either(stop, stack.failed)
         if stack.failed.done():
             raise stack.failed.result()
         if not args.json:

@@ -81,7 +81,7 @@ class Client:
         async with Tail(bus, EVENT.name, filters, client._on_event, start_seq=None).run():
             yield client
 
-    async def submit(self, input: Any = None, **fields: Any) -> RunHandle:  # noqa: A002
+    async def submit(self, input: Any = None, **fields: Any) -> RunHandle:  # noqa: A002  LangGraph's word
         """Submit a run; returns when the broker has stored the submission.
 
         Args:
@@ -89,7 +89,8 @@ class Client:
             fields: Other fields of a submission: ``thread_id``, ``run_id``, ``stream_mode`` …
 
         Raises:
-            MeshError: PAYLOAD_TOO_LARGE, BROKER_UNAVAILABLE, or INVALID_FIELD before anything is sent.
+            MeshError: PAYLOAD_TOO_LARGE, BROKER_UNAVAILABLE, or INVALID_FIELD before anything is
+                sent.
         """
         body = msgspec.json.encode({"input": input, **fields})
         codec.decode_submission(body)

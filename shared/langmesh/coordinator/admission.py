@@ -1,8 +1,8 @@
 """From submissions to runs: decode, check, number, queue per thread, drive, acknowledge.
 
-A submission stays unacknowledged until its run is over or waits for a human: run state lives in this coordinator's memory,
-so if the coordinator dies, the broker hands the submission to the next one, which begins the run anew under the same ids
-(ADR 0005).
+A submission stays unacknowledged until its run is over or waits for a human: run state lives in
+this coordinator's memory, so if the coordinator dies, the broker hands the submission to the next
+one, which begins the run anew under the same ids (ADR 0005).
 """
 
 from __future__ import annotations
@@ -248,7 +248,10 @@ class Admission:
         log.info("submission %d refused: %s", delivery.stream_seq, exc)
         *_, tenant, graph = delivery.subject.split(".")
         rejected = RunRejected(
-            submit_seq=delivery.stream_seq, time=now_iso(), **_ids(delivery.body), **describe_error(exc)
+            submit_seq=delivery.stream_seq,
+            time=now_iso(),
+            **_ids(delivery.body),
+            **describe_error(exc),
         )
         subject = f"{subjects.ROOT}.reject.{tenant}.{graph}"
         while True:
@@ -270,7 +273,8 @@ class Admission:
         """Drop the state of the thread that was idle longest when there are too many."""
         while len(self._threads) > self._threads_max:
             key = next(
-                (k for k, t in self._threads.items() if t.active is None and not t.interrupted), None
+                (k for k, t in self._threads.items() if t.active is None and not t.interrupted),
+                None,
             )
             if key is None:
                 return

@@ -1,7 +1,8 @@
 """Identifiers that are derived, never drawn: pure functions of what a task is.
 
-A capability names the slot of one attempt; only who has the key can make it. Everything that makes an attempt
-different goes in (rule R3): tenant, thread, namespace, checkpoint, task, invocation, attempt.
+A capability names the slot of one attempt; only who has the key can make it. Everything that makes
+an attempt different goes in (rule R3): tenant, thread, namespace, checkpoint, task, invocation,
+attempt.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The graphs that this coordinator can run, where their nodes are bound, and who serves them; kept by watches."""
+"""The graphs that can run here, where their nodes are bound, who serves them: kept by watches."""
 
 from __future__ import annotations
 
@@ -19,8 +19,14 @@ from langmesh.graphs.loading import LoadedGraph, load
 from langmesh.graphs.topology import Topology
 from langmesh.registry import keys
 from langmesh.registry.etcd import Etcd
+from langmesh.registry.records import (
+    Binding,
+    Bindings,
+    ServiceRecord,
+    decode_bindings,
+    decode_service,
+)
 from langmesh.registry.view import View
-from langmesh.registry.records import Binding, Bindings, ServiceRecord, decode_bindings, decode_service
 from langmesh.wire.streams import exec_consumer
 
 log = logging.getLogger(__name__)
@@ -142,9 +148,7 @@ class Catalog:
         for gone in self._entries.keys() - found.keys():
             del self._entries[gone]
 
-    def _take(
-        self, key: GraphKey, bindings: Bindings, topologies: dict[str, Topology]
-    ) -> None:
+    def _take(self, key: GraphKey, bindings: Bindings, topologies: dict[str, Topology]) -> None:
         entry = self._entries.get(key)
         topology = topologies.get(bindings.revision)
         if entry is None or entry.loaded.topology.revision != bindings.revision:

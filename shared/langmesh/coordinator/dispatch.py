@@ -1,7 +1,7 @@
-"""Carry the tasks of runs through the mesh: publish, wait for the slot, and see to it that nothing is lost.
+"""Carry the tasks of runs through the mesh: publish, wait for the slot, lose nothing.
 
-EXEC is a hint (rule R5): an attempt waits for its slot, and the sweeper publishes it again when the slot is empty and the
-broker holds no delivery of it any more.
+EXEC is a hint (rule R5): an attempt waits for its slot, and the sweeper publishes it again when the
+slot is empty and the broker holds no delivery of it any more.
 """
 
 from __future__ import annotations
@@ -91,7 +91,10 @@ class Dispatcher:
         """Send an attempt on its way; it is published for as long as that takes."""
         await self._catalog.ensure_consumer(attempt.subject)
         self._pending[attempt.cap] = attempt
-        self._publish(attempt)
+        attempt.sent_at = monotonic()
+        await self._bus.append_then(
+            attempt.subject, attempt.body, functools.partial(self._on_published, attempt)
+        )
         self._watch_service(attempt)
 
     async def wait(self, attempt: Attempt) -> TaskOutcome:
@@ -103,7 +106,7 @@ class Dispatcher:
             if not attempt.outcome.done() or attempt.outcome.cancelled():
                 self._spawn(self._call_off(attempt))
 
-    def _publish(self, attempt: Attempt) -> None:
+    def _publish_again(self, attempt: Attempt) -> None:
         attempt.sent_at = monotonic()
         self._bus.append_nowait(
             attempt.subject, attempt.body, functools.partial(self._on_published, attempt)
@@ -118,7 +121,7 @@ class Dispatcher:
                 attempt.outcome.set_exception(result)
         elif not attempt.outcome.done():
             log.warning("a task is not sent yet: %s", result)
-            asyncio.get_running_loop().call_later(_RETRY_S, self._publish, attempt)
+            asyncio.get_running_loop().call_later(_RETRY_S, self._publish_again, attempt)
 
     async def _call_off(self, attempt: Attempt) -> None:
         message = CancelTasks(
@@ -160,7 +163,7 @@ class Dispatcher:
             )
 
     def _on_rejected(self, subject: str, body: bytes) -> None:
-        """An agent could not decode a task: keep it in DEAD, and fail the attempt if it was one of ours."""
+        """An agent could not decode a task: keep it in DEAD, and fail the attempt."""
         try:
             outcome = codec.decode(TaskOutcome, body).payload
         except MeshError as exc:
@@ -241,9 +244,7 @@ class Dispatcher:
             self._watch_service(attempt)
 
     def _is_served(self, attempt: Attempt) -> bool:
-        return self._catalog.is_served(
-            attempt.tenant, attempt.graph, attempt.node, attempt.release
-        )
+        return self._catalog.is_served(attempt.tenant, attempt.graph, attempt.node, attempt.release)
 
     async def _sweep_for_ever(self) -> None:
         while True:
@@ -258,7 +259,7 @@ class Dispatcher:
                         break
 
     async def _look_after(self, attempt: Attempt) -> None:
-        """Fetch the outcome if the slot is filled; publish again if the broker lost the delivery."""
+        """Fetch the outcome if the slot is filled; publish again if the delivery is lost."""
         if not attempt.exec_seq or await self._bus.at(EXEC.name, attempt.exec_seq) is not None:
             return
         found = await self._bus.last(SLOT.name, attempt.slot)
@@ -268,7 +269,7 @@ class Dispatcher:
             self._resolve(attempt, found[1])
         else:
             log.warning("task %s of run %s is sent again", attempt.cap, attempt.run)
-            self._publish(attempt)
+            self._publish_again(attempt)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

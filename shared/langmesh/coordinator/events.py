@@ -1,7 +1,7 @@
 """What clients see of a run: numbered from 1 without gaps, written by one coordinator at a time.
 
-Each event is appended under the condition that the one before it is still the subject's last (rule R10), so that two
-coordinators that both believe to own a run cannot both write.
+Each event is appended under the condition that the one before it is still the subject's last (rule
+R10), so that two coordinators that both believe to own a run cannot both write.
 """
 
 from __future__ import annotations
@@ -112,9 +112,7 @@ class EventWriter:
 
     def _send(self) -> None:
         assert self._body is not None
-        self._bus.append_nowait(
-            self._subject, self._body, self._on_done, expected_last=self._last
-        )
+        self._bus.append_nowait(self._subject, self._body, self._on_done, expected_last=self._last)
 
     def _on_done(self, result: int | Exception) -> None:
         if isinstance(result, int):

@@ -111,7 +111,12 @@ class Run:
             self._end("cancelled")
             raise
         except Exception as exc:  # noqa: BLE001  whatever the graph raises is the run's result
-            log.info("run %s failed: %s", self.id, exc, extra={"run_id": self.id, "thread_id": self.thread})
+            log.info(
+                "run %s failed: %s",
+                self.id,
+                exc,
+                extra={"run_id": self.id, "thread_id": self.thread},
+            )
             self._end("error", error=error_info(exc), cause=exc)
         await self.events.flush()
 
@@ -146,7 +151,7 @@ class Run:
         wanted = self.submission.stream_mode
         modes = ["updates"] if wanted is None else [wanted] if isinstance(wanted, str) else wanted
         self._agent_modes = sorted(_AGENT_MODES.intersection(modes))
-        own = [mode for mode in modes if mode not in _AGENT_MODES]
+        own: list[Any] = [mode for mode in modes if mode not in _AGENT_MODES]
         config = self._runnable_config()
         self._config = run_config(self.loaded.serde, config)
         async for mode, data in self.loaded.compiled.astream(
@@ -163,9 +168,7 @@ class Run:
         command = self.submission.command
         if command is None:
             return self.submission.input
-        return Command(
-            resume=command.resume, goto=command.goto or (), update=command.update
-        )
+        return Command(resume=command.resume, goto=command.goto or (), update=command.update)
 
     def _runnable_config(self) -> Any:
         given = self.submission.config
@@ -328,9 +331,7 @@ class Run:
         for channel in {channel for channel, _ in outcome.payload.writes}:
             self._writers[channel].append(outcome.header.traceparent)
 
-    def _tell_ended(
-        self, task: PregelExecutableTask, superstep: int, outcome: TaskOutcome
-    ) -> None:
+    def _tell_ended(self, task: PregelExecutableTask, superstep: int, outcome: TaskOutcome) -> None:
         payload = outcome.payload
         executor = payload.executor
         self.events.emit(

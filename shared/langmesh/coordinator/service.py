@@ -54,27 +54,31 @@ class Coordinator:
         """Serve while the block runs."""
         compat.install_seam()
         settings = service.settings
-        await asyncio.gather(ensure_streams(bus), self._publish(etcd, settings.tenant, settings.release))
+        await asyncio.gather(
+            ensure_streams(bus), self._publish(etcd, settings.tenant, settings.release)
+        )
         await ensure_consumer(bus, SUBMIT_CONSUMER)
         _, key = await capability_key(etcd)
         record = records.encode(service.record("ready", capacity=settings.max_runs))
-        async with Catalog(bus, etcd).run() as catalog:
-            async with Dispatcher(bus, catalog, service.instance).run() as dispatcher:
-                engine = Engine(
-                    catalog=catalog,
-                    dispatcher=dispatcher,
-                    blobs=Blobs(bus),
-                    tracer=service.telemetry.tracer,
-                    key=key,
-                    instance=service.instance,
-                )
-                admission = Admission(
-                    bus, engine, max_runs=settings.max_runs, threads_max=settings.threads_max
-                )
-                where = keys.coordinator(settings.tenant, service.instance)
-                async with admission.run(), Registration(etcd, {where: record}):
-                    log.info("durability profile: process-crash; run state in memory")
-                    yield
+        where = keys.coordinator(settings.tenant, service.instance)
+        async with (
+            Catalog(bus, etcd).run() as catalog,
+            Dispatcher(bus, catalog, service.instance).run() as dispatcher,
+        ):
+            engine = Engine(
+                catalog=catalog,
+                dispatcher=dispatcher,
+                blobs=Blobs(bus),
+                tracer=service.telemetry.tracer,
+                key=key,
+                instance=service.instance,
+            )
+            admission = Admission(
+                bus, engine, max_runs=settings.max_runs, threads_max=settings.threads_max
+            )
+            async with admission.run(), Registration(etcd, {where: record}):
+                log.info("durability profile: process-crash; run state in memory")
+                yield
 
     async def _publish(self, etcd: Etcd, tenant: str, release: str) -> None:
         for source in self._sources:

@@ -1,9 +1,9 @@
 """Every private name of LangGraph, in one place, checked at start-up.
 
-The seam: all tasks of LangGraph's loop pass ``langgraph.pregel._runner.arun_with_retry``. :func:`install_seam`
-replaces it by a function that looks for a dispatcher in the task's config: a mesh run has one, every other run in
-the process goes on as before. The names below were unchanged from langgraph 1.2.0 to 1.2.22 except where
-:func:`check` pins a signature.
+The seam: all tasks of LangGraph's loop pass ``langgraph.pregel._runner.arun_with_retry``.
+:func:`install_seam` replaces it by a function that looks for a dispatcher in the task's config: a
+mesh run has one, every other run in the process goes on as before. The names below were unchanged
+from langgraph 1.2.0 to 1.2.22 except where :func:`check` pins a signature.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ DISPATCH_KEY: Final = "__langmesh_dispatch"
 
 Dispatch = Callable[[PregelExecutableTask, Sequence[Any]], Awaitable[None]]
 
-_original = _runner.arun_with_retry
+_original = _retry.arun_with_retry
 
 _SIGNATURES: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
     "_runner.arun_with_retry": (_original, ("task", "retry_policy", "stream", "configurable")),
@@ -152,7 +152,7 @@ async def _seam(
 def install_seam() -> None:
     """Route the tasks of runs that carry a dispatcher through it; idempotent."""
     check()
-    _runner.arun_with_retry = _seam
+    setattr(_runner, "arun_with_retry", _seam)  # noqa: B010  the name is imported there, not exported
 
 
 def is_listened_to() -> bool:
@@ -163,8 +163,9 @@ def is_listened_to() -> bool:
 async def _invoke(task: PregelExecutableTask, *, lean: bool) -> None:
     """Run a node and its writers.
 
-    LangGraph's own sequence asks LangChain for a callback manager, a run and a child config at every node, which costs more
-    than all else that a short node does. Where nobody listens (``lean``), its steps are called one after the other.
+    LangGraph's own sequence asks LangChain for a callback manager, a run and a child config at
+    every node, which costs more than all else that a short node does. Where nobody listens
+    (``lean``), its steps are called one after the other.
     """
     sequence = task.proc
     if not lean or not isinstance(sequence, RunnableSeq):
@@ -182,8 +183,8 @@ async def run_attempt(task: PregelExecutableTask, *, lean: bool = False) -> None
 
     Call it in an asyncio task of its own.
 
-    What LangGraph's ``arun_with_retry`` does for one attempt, except that the attempt's number comes from the
-    coordinator.
+    What LangGraph's ``arun_with_retry`` does for one attempt, except that the attempt's number
+    comes from the coordinator.
     """
     config = task.config
     try:
@@ -209,7 +210,7 @@ def should_retry(policy: Any, exc: Exception) -> bool:
 
 
 def scratchpad(step: int, stop: int, resume: list[Any], null_resume: list[Any]) -> PregelScratchpad:
-    """Rebuild a task's scratchpad; an answer that the task consumes leaves ``null_resume`` empty."""
+    """Rebuild a scratchpad; an answer that the task consumes leaves ``null_resume`` empty."""
 
     def get_null_resume(consume: bool = False) -> Any:
         if not null_resume:

@@ -1,4 +1,4 @@
-"""The published graphs in etcd: topologies, pinned by revision, and the bindings that say where nodes are served."""
+"""The published graphs in etcd: topologies pinned by revision, bindings of nodes to subjects."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from langmesh.errors import ErrorCode, MeshError
 from langmesh.graphs.topology import Topology
 from langmesh.registry import keys
 from langmesh.registry.etcd import Etcd, mod_is, put_op
-from langmesh.registry.view import View
 from langmesh.registry.records import Binding, Bindings, decode_bindings, encode
+from langmesh.registry.view import View
 from langmesh.wire.codec import decode_json, encode_json
 
 log = logging.getLogger(__name__)

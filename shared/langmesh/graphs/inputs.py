@@ -1,8 +1,9 @@
 """A graph's input schema: shown to clients, and checked before a run is accepted.
 
-LangGraph itself checks little of its input. Here a field of a plain channel must have its declared type, and the
-fields of an *explicit* input schema must all be there. Unknown fields are ignored, as LangGraph does; a channel with a reducer takes whatever its reducer takes
-(``add_messages`` accepts far more than its type says), so it is left to the reducer.
+LangGraph itself checks little of its input. Here a field of a plain channel must have its declared
+type, and the fields of an *explicit* input schema must all be there. Unknown fields are ignored, as
+LangGraph does; a channel with a reducer takes whatever its reducer takes (``add_messages`` accepts
+far more than its type says), so it is left to the reducer.
 """
 
 from __future__ import annotations
@@ -37,9 +38,7 @@ def _hints(schema: type[Any]) -> dict[str, Any]:
 
 def json_schema(builder: Builder, schema: type[Any]) -> dict[str, Any]:
     """The JSON Schema of an input or output type, field by field where the whole has none."""
-    if isinstance(schema, type) and (
-        issubclass(schema, BaseModel) or dataclasses.is_dataclass(schema)
-    ):
+    if issubclass(schema, BaseModel) or dataclasses.is_dataclass(schema):
         whole = _adapter(schema)
         return dict(whole.json_schema()) if whole is not None else {}
     fields: dict[str, Any] = {}

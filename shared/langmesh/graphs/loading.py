@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 import sys
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph.state import CompiledStateGraph, StateGraph
+from langgraph.types import RetryPolicy
 
 from langmesh.errors import ErrorCode, MeshError
 from langmesh.graphs import compat
@@ -35,13 +37,17 @@ class LoadedGraph:
 
 
 def load(
-    source: str, *, tenant: str, name: str | None = None, saver: BaseCheckpointSaver[Any] | None = None
+    source: str,
+    *,
+    tenant: str,
+    name: str | None = None,
+    saver: BaseCheckpointSaver[Any] | None = None,
 ) -> LoadedGraph:
     """Import a graph and describe it.
 
     Args:
-        source: ``module:attribute`` of a ``StateGraph``, a compiled graph, or a function without parameters
-            that returns one. A path to a ``.py`` file may stand for the module.
+        source: ``module:attribute`` of a ``StateGraph``, a compiled graph, or a function without
+            parameters that returns one. A path to a ``.py`` file may stand for the module.
         tenant: Tenant that the graph belongs to.
         name: Name of the graph in the mesh; by default the module's last part, or the attribute
             where the module is called ``graph``, ``app`` or ``main``.
@@ -162,9 +168,9 @@ def _branches(builder: StateGraph[Any, Any, Any, Any], node: str) -> list[Branch
 def _node(graph: CompiledStateGraph[Any, Any, Any, Any], name: str) -> NodeSpec:
     builder = graph.builder
     spec = builder.nodes[name]
-    policies = spec.retry_policy or ()
-    if not isinstance(policies, list | tuple):
-        policies = (policies,)
+    # A RetryPolicy is itself a tuple.
+    given = spec.retry_policy or ()
+    policies = (given,) if isinstance(given, RetryPolicy) else given
     timeout = spec.timeout.run_timeout if spec.timeout is not None else None
     return NodeSpec(
         successors=sorted(end for start, end in builder.edges if start == name),
@@ -177,12 +183,12 @@ def _node(graph: CompiledStateGraph[Any, Any, Any, Any], name: str) -> NodeSpec:
     )
 
 
-def _seconds(timeout: Any) -> float | None:
-    return timeout.total_seconds() if hasattr(timeout, "total_seconds") else timeout
+def _seconds(timeout: float | timedelta | None) -> float | None:
+    return timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
 
 
 def _reads(graph: CompiledStateGraph[Any, Any, Any, Any], node: str) -> list[str]:
-    """The channels that a node's branches read, as ``CompiledStateGraph.attach_branch`` selects them."""
+    """The channels that a node's branches read, as ``attach_branch`` of LangGraph selects them."""
     builder = graph.builder
     channels: set[str] = set()
     for branch in builder.branches.get(node, {}).values():

@@ -81,7 +81,9 @@ class NodeRunner:
         serde = self.loaded.serde
         resume = await self._value(payload.resume, "resume")
         null_resume = (
-            [] if payload.null_resume is None else [await self._value(payload.null_resume, "resume")]
+            []
+            if payload.null_resume is None
+            else [await self._value(payload.null_resume, "resume")]
         )
         pad = compat.scratchpad(context.superstep, payload.stop, resume or [], null_resume)
         channels = {
@@ -98,7 +100,9 @@ class NodeRunner:
         writes: deque[tuple[str, Any]] = deque()
         runtime: Runtime[Any] = Runtime(
             context=await self._value(payload.runtime_context, "context"),
-            stream_writer=self._custom_writer(payload.stream_modes, write_chunk, context.checkpoint_ns),
+            stream_writer=self._custom_writer(
+                payload.stream_modes, write_chunk, context.checkpoint_ns
+            ),
             previous=await self._value(payload.previous, "previous"),
             execution_info=ExecutionInfo(
                 checkpoint_id=context.checkpoint_id,
@@ -110,9 +114,7 @@ class NodeRunner:
                 node_first_attempt_time=payload.first_attempt_at_ms / 1000,
             ),
         )
-        given = (
-            serde.decode(payload.config, what="config") if payload.config is not None else {}
-        )
+        given = serde.decode(payload.config, what="config") if payload.config is not None else {}
         configurable = {
             **given.get("configurable", {}),
             compat.CONFIG_KEY_THREAD_ID: context.thread,
@@ -203,7 +205,8 @@ class NodeRunner:
         policy = next((p for p in self._policies if compat.should_retry(p, exc)), None)
         if policy is not None and attempt < policy.max_attempts:
             seconds = min(
-                policy.max_interval, policy.initial_interval * policy.backoff_factor ** (attempt - 1)
+                policy.max_interval,
+                policy.initial_interval * policy.backoff_factor ** (attempt - 1),
             )
             if policy.jitter:
                 seconds += random.uniform(0, 1)  # noqa: S311  spreads load, protects nothing
@@ -230,7 +233,9 @@ class NodeRunner:
                 for channel, value in task.writes
             ]
             asked = (
-                serde.encode(tuple(interrupts), what="interrupts") if interrupts is not None else None
+                serde.encode(tuple(interrupts), what="interrupts")
+                if interrupts is not None
+                else None
             )
         except MeshError as exc:
             return self.failed(exc, task.id, attempt)

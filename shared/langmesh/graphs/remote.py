@@ -99,7 +99,11 @@ class TaskParts:
         failed = conf.get(compat.CONFIG_KEY_NODE_ERROR)
         self.node_error = (
             serde.encode(
-                {"node": failed.node, "type": type(failed.error).__name__, "text": str(failed.error)},
+                {
+                    "node": failed.node,
+                    "type": type(failed.error).__name__,
+                    "text": str(failed.error),
+                },
                 what="error of the failed node",
             )
             if failed is not None
@@ -157,7 +161,8 @@ async def apply_outcome(
 
     Raises:
         GraphInterrupt: The node asks a human.
-        Exception: What the node raised, rebuilt; MeshError for a timeout, poison or a rejected task.
+        Exception: What the node raised, rebuilt; MeshError for a timeout, poison or a rejected
+            task.
     """
     writes = [
         (

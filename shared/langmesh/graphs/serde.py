@@ -1,4 +1,4 @@
-"""Values across the wire: LangGraph's serializer, strict, with what the graph's schemas name allowed.
+"""Values across the wire: LangGraph's serializer, strict, with the schemas' types allowed.
 
 A type that is not allowed is an error naming it, never a silently different value.
 """
@@ -75,7 +75,7 @@ class Serde:
             raise MeshError(
                 ErrorCode.VALUE_NOT_SERIALIZABLE,
                 f"{what}: type {', '.join(sorted(set(_blocked.names)))} is not allowed",
-                remedy="Name the type in the graph's state schema, or keep plain data in the state.",
+                remedy="Name the type in the graph's state schema, or keep plain data there.",
             )
         return decoded
 
@@ -83,7 +83,8 @@ class Serde:
 async def stow(values: list[Value], blobs: Blobs) -> list[Value]:
     """Move large values to the object store, so that the message around them stays small.
 
-    Values of 256 KiB and more always go; if the rest is still too much together, all but the small ones.
+    Values of 256 KiB and more always go; if the rest is still too much together, all but the small
+    ones.
     """
     limit = BLOB_BYTES_MIN
     if sum(len(v.data) for v in values if len(v.data) < limit) > _INLINE_TOTAL_MAX:

@@ -1,7 +1,7 @@
 """A graph's topology without LangGraph: what is pinned for a run, stored in etcd and printed.
 
-The revision is a hash of everything that decides what a run does next, so that two processes that imported
-different code notice it.
+The revision is a hash of everything that decides what a run does next, so that two processes that
+imported different code notice it.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
-"""Start a service process, run it until it is told to stop, and end it with an exit code that tells why.
+"""Start a service process, run it until it is told to stop, end it with a telling exit code.
 
-Exit codes: 0 after SIGTERM or SIGINT, 1 for a failure that a person can mend (one line on stderr and in the log), 70
-for a defect of langmesh itself (with a traceback in the log).
+Exit codes: 0 after SIGTERM or SIGINT, 1 for a failure that a person can mend (one line on stderr
+and in the log), 70 for a defect of langmesh itself (with a traceback in the log).
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -76,7 +77,8 @@ def run_service(name: str, main: Callable[[Service], Awaitable[None]]) -> None:
 
     Args:
         name: The service's name in the registry, in traces and in logs.
-        main: Gets the service; returns after ``service.stop`` is set and all its work is handed over.
+        main: Gets the service; returns after ``service.stop`` is set and all its work is handed
+            over.
     """
     instance = clock.new_instance(name)
     try:
@@ -93,9 +95,21 @@ def run_service(name: str, main: Callable[[Service], Awaitable[None]]) -> None:
         sys.exit(EXIT_DEFECT)
 
 
+def _tune_gc() -> None:
+    """Keep what was imported out of the collector's sight, and let it look less often.
+
+    A service makes thousands of short-lived objects per message and hardly any cycles; with the
+    default thresholds the collector takes a tenth of its CPU.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+
+
 async def _run(
     name: str, instance: str, config: Settings, main: Callable[[Service], Awaitable[None]]
 ) -> None:
+    _tune_gc()
     telemetry = setup(config, service=name, instance=instance, version=config.release)
     service = Service(name, instance, config, telemetry)
     loop = asyncio.get_running_loop()

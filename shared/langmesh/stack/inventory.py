@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from langmesh.errors import ErrorCode, MeshError
 from langmesh.registry import keys
@@ -18,9 +19,7 @@ async def services(etcd: Etcd) -> list[ServiceRecord]:
     """Every registered coordinator and agent, by name."""
     snapshots = await asyncio.gather(etcd.list(keys.coordinators()), etcd.list(keys.agents()))
     records = [
-        decode_service(entry.value)
-        for snapshot in snapshots
-        for entry in snapshot.entries.values()
+        decode_service(entry.value) for snapshot in snapshots for entry in snapshot.entries.values()
     ]
     return sorted(records, key=lambda record: (record.service, record.instance))
 
@@ -31,7 +30,8 @@ async def wait_until_ready(
     """Wait until every service of a stack is registered as ready.
 
     Raises:
-        MeshError: SERVICE_FAILED when a service cannot be kept running, TIMED_OUT naming what is missing.
+        MeshError: SERVICE_FAILED when a service cannot be kept running, TIMED_OUT naming what is
+            missing.
     """
     wanted = Counter({spec.name: spec.replicas for spec in specs})
 
@@ -45,6 +45,7 @@ async def wait_until_ready(
         changed = asyncio.Event()
         for view in (coordinators, agents):
             view.subscribe(changed.set)
+        ready: Counter[str] = Counter()
         try:
             async with asyncio.timeout(timeout_s):
                 while True:
@@ -57,9 +58,7 @@ async def wait_until_ready(
                     )
                     if not wanted - ready:
                         return
-                    waiter = asyncio.create_task(changed.wait())
-                    await asyncio.wait({waiter, failed}, return_when=asyncio.FIRST_COMPLETED)
-                    waiter.cancel()
+                    await either(changed, failed)
                     if failed.done():
                         raise failed.result()
         except TimeoutError as exc:
@@ -69,3 +68,13 @@ async def wait_until_ready(
                 f"not ready after {timeout_s:g} s: {missing}",
                 remedy="Read their logs in .mesh/logs.",
             ) from exc
+
+
+async def either(event: asyncio.Event, future: asyncio.Future[MeshError]) -> None:
+    """Wait until an event is set or a future is resolved."""
+    waiter = asyncio.ensure_future(event.wait())
+    pending: set[asyncio.Future[Any]] = {waiter, future}
+    try:
+        await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiter.cancel()

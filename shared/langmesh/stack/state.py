@@ -1,4 +1,4 @@
-"""Where a running stack can be found: a small file in its home, written when everything is ready."""
+"""Where a running stack is found: a small file in its home, written when all is ready."""
 
 from __future__ import annotations
 
@@ -37,12 +37,20 @@ def read(home: Path) -> StackState | None:
     """The stack that runs in a home folder, or None."""
     try:
         state = msgspec.json.decode(path(home).read_bytes(), type=StackState)
-        os.kill(state.pid, 0)
-    except (FileNotFoundError, ProcessLookupError, msgspec.MsgspecError):
+    except (FileNotFoundError, msgspec.MsgspecError):
         return None
+    return state if is_alive(state.pid) else None
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of that id runs."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
     except PermissionError:
         pass
-    return state
+    return True
 
 
 def write(home: Path, state: StackState) -> None:

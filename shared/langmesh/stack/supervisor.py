@@ -1,4 +1,4 @@
-"""Run a stack: servers, span receiver and services, each a process of its own, watched and restarted."""
+"""Run a stack: servers, span receiver, services: processes of their own, kept running."""
 
 from __future__ import annotations
 
@@ -119,8 +119,8 @@ async def running_stack(
 ) -> AsyncIterator[Stack]:
     """Run a stack in ``settings.home``.
 
-    ``NATS_URL``, ``ETCD_ENDPOINTS`` and ``OTEL_EXPORTER_OTLP_ENDPOINT`` in the environment name servers to use instead
-    of embedded ones.
+    ``NATS_URL``, ``ETCD_ENDPOINTS`` and ``OTEL_EXPORTER_OTLP_ENDPOINT`` in the environment name
+    servers to use instead of embedded ones.
 
     Args:
         settings: Settings of this process, handed on to the services.
@@ -132,7 +132,7 @@ async def running_stack(
         MeshError: ALREADY_RUNNING, SERVER_START_FAILED, PORT_IN_USE, DEPENDENCY_MISSING.
     """
     environ = os.environ if environ is None else environ
-    home = Path(settings.home).resolve()
+    home = Path(os.path.abspath(settings.home))
     async with AsyncExitStack() as stack:
         servers = await stack.enter_async_context(
             embedded_servers(

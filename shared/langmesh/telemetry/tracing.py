@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from langmesh.clock import new_id
 from langmesh.settings import Settings
-from langmesh.telemetry.attributes import Attribute, Kind
-from langmesh.telemetry.attributes import SpanStart
+from langmesh.telemetry.attributes import Attribute, Kind, SpanStart
 from langmesh.telemetry.spans import LINKS_MAX, RecordedSpan, Span
 from langmesh.telemetry.tracecontext import TraceContext, parse
 
@@ -80,9 +79,7 @@ class Tracer:
             self._finish,
         )
 
-    def begin(
-        self, what: SpanStart, *, parent: str = "", links: Sequence[str] = ()
-    ) -> Span:
+    def begin(self, what: SpanStart, *, parent: str = "", links: Sequence[str] = ()) -> Span:
         """Start one of the spans that ``attributes`` describes."""
         return self.start(
             what.name, kind=what.kind, parent=parent, links=links, attributes=what.attributes

@@ -1,8 +1,8 @@
 """Bounded, strict encoding: msgpack between services, JSON to and from clients.
 
-A decoder accepts either form (a JSON object starts with ``{`` or white space, a msgpack map never does),
-so that agents in other languages can answer in JSON. Bodies are bounded in size and depth before anything
-else looks at them.
+A decoder accepts either form (a JSON object starts with ``{`` or white space, a msgpack map never
+does), so that agents in other languages can answer in JSON. Bodies are bounded in size and depth
+before anything else looks at them.
 """
 
 from __future__ import annotations

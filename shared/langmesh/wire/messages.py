@@ -1,9 +1,9 @@
 """The messages, one struct each; docs/protocol.md is generated from this module.
 
-Internal messages have three parts: a *header* (who, to whom, when, which trace), a *payload* (what to
-do or what happened) and a *context* (tenant, thread, run, superstep, checkpoint: what keeps a
-conversation over many turns). Client messages are flat JSON objects. A field that is added later has
-a default; a field never changes its type.
+Internal messages have three parts: a *header* (who, to whom, when, which trace), a *payload* (what
+to do or what happened) and a *context* (tenant, thread, run, superstep, checkpoint: what keeps a
+conversation over many turns). Client messages are flat JSON objects. A field that is added later
+has a default; a field never changes its type.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import msgspec
 class Value(msgspec.Struct, frozen=True, array_like=True):
     """A LangGraph value as its serializer wrote it: ``[kind, data]``.
 
-    ``kind`` is ``null``, ``bytes``, ``bytearray``, ``msgpack`` (LangGraph's JsonPlusSerializer, strict),
-    ``json`` (plain JSON text, for agents in other languages) or ``blob`` (``data`` is the name of an object
-    in the object store ``langmesh-blobs`` that holds the encoded value).
+    ``kind`` is ``null``, ``bytes``, ``bytearray``, ``msgpack`` (LangGraph's JsonPlusSerializer,
+    strict), ``json`` (plain JSON text, for agents in other languages) or ``blob`` (``data`` is the
+    name of an object in the object store ``langmesh-blobs`` that holds the encoded value).
     """
 
     kind: str
@@ -141,9 +141,9 @@ class OutcomePayload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """How one attempt ended."""
 
     kind: OutcomeKind
-    """``ok``; ``interrupt`` (a human is asked); ``error``; ``retry`` (failed, but its retry policy allows
-    another attempt after ``delay_ms``); ``timeout``; ``poison`` (delivered too often); ``rejected`` (the agent
-    could not decode the task)."""
+    """``ok``; ``interrupt``: a human is asked; ``error``; ``retry``: it failed, but its retry policy
+    allows another attempt after ``delay_ms``; ``timeout``; ``poison``: delivered too often;
+    ``rejected``: the agent could not decode the task."""
     task_id: str
     attempt: int
     writes: list[tuple[str, Value]] = []
@@ -217,8 +217,8 @@ StreamMode = Literal["values", "updates", "custom", "messages", "tasks", "checkp
 class Submission(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Ask for a run of a graph.
 
-    Anyone → any coordinator, in stream SUBMIT. Missing ids derive from the stream's sequence, so that a
-    redelivery never makes a second run.
+    Anyone → any coordinator, in stream SUBMIT. Missing ids derive from the stream's sequence, so
+    that a redelivery never makes a second run.
     """
 
     input: Any = None

@@ -1,8 +1,8 @@
 """Names as subject tokens: plain where they can be, reversibly encoded where they cannot.
 
-A token matches ``^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$``. Any other name is written ``x--`` followed by its
-UTF-8 bytes in lower-case base32hex (RFC 4648 §7) without padding, so that user text can never bring a
-dot, a wildcard or a control character into a subject.
+A token matches ``^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$``. Any other name is written ``x--`` followed by
+its UTF-8 bytes in lower-case base32hex (RFC 4648 §7) without padding, so that user text can never
+bring a dot, a wildcard or a control character into a subject.
 """
 
 from __future__ import annotations

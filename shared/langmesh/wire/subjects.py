@@ -1,7 +1,7 @@
 """Subjects: the only place where they are built, matched and taken apart.
 
-Every subject is ``mesh.v1.<kind>.…`` with the kind first, so that permissions and wildcards select by
-kind. All parts are tokens of ``names``; callers pass names, never tokens.
+Every subject is ``mesh.v1.<kind>.…`` with the kind first, so that permissions and wildcards select
+by kind. All parts are tokens of ``names``; callers pass names, never tokens.
 """
 
 from __future__ import annotations
