@@ -26,7 +26,7 @@ SERVICE = ServiceRecord(
     graph="research",
     node="researcher",
 )
-BINDINGS = Bindings(nodes={"n": Binding(subject="mesh.v1.exec.t.g.n.v1", release="v1")})
+BINDINGS = Bindings(revision="r1", nodes={"n": Binding(subject="mesh.v1.exec.t.g.n.v1", release="v1")})
 
 
 def test_records_are_json_and_come_back():

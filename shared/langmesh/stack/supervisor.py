@@ -132,7 +132,7 @@ async def running_stack(
         MeshError: ALREADY_RUNNING, SERVER_START_FAILED, PORT_IN_USE, DEPENDENCY_MISSING.
     """
     environ = os.environ if environ is None else environ
-    home = Path(os.path.abspath(settings.home))
+    home = Path.cwd() / settings.home
     async with AsyncExitStack() as stack:
         servers = await stack.enter_async_context(
             embedded_servers(

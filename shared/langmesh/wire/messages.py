@@ -141,7 +141,7 @@ class OutcomePayload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """How one attempt ended."""
 
     kind: OutcomeKind
-    """``ok``; ``interrupt``: a human is asked; ``error``; ``retry``: it failed, but its retry policy
+    """``ok``; ``interrupt``: a human is asked; ``error``; ``retry``: it failed, but a retry policy
     allows another attempt after ``delay_ms``; ``timeout``; ``poison``: delivered too often;
     ``rejected``: the agent could not decode the task."""
     task_id: str
