@@ -66,9 +66,9 @@ def test_a_wrong_field_of_a_service_record_is_named(change, field):
         (b'{"nodes": {"n": {"subject": "s"}}}', ErrorCode.INVALID_FIELD, "release"),
         (b'{"nodes": {"n": {"subject": "s", "release": ""}}}', ErrorCode.INVALID_FIELD, "nodes"),
         (
-            b'{"nodes": {"n": {"subject": "s", "release": "v1", "wieght": 1}}}',
+            b'{"nodes": {"n": {"subject": "s", "release": "v1", "burden": 1}}}',
             ErrorCode.INVALID_FIELD,
-            "wieght",
+            "burden",
         ),
     ],
 )

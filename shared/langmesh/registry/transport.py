@@ -204,9 +204,10 @@ class Transport:
         code = exc.code()
         reason = f"{code.name}: {exc.details() or 'no reason given'}"
         if code in _OUTCOME_UNKNOWN:
+            within = f" within {limit_s:g} s" if code is grpc.StatusCode.DEADLINE_EXCEEDED else ""
             raise MeshError(
                 ErrorCode.REGISTRY_UNAVAILABLE,
-                f"{self.where} did not answer {what} within {limit_s:g} s ({reason})",
+                f"{self.where} did not answer {what}{within} ({reason})",
             ) from exc
         message = f"{self.where} refused {what} ({reason})"
         if code is grpc.StatusCode.OUT_OF_RANGE:
