@@ -5,6 +5,7 @@ set shell := ["bash", "-euo", "pipefail", "-c"]
 set positional-arguments := true
 
 bin := justfile_directory() / ".venv/bin"
+lint := justfile_directory() / ".venv-lint/bin"
 
 # List the recipes.
 [private]
@@ -19,8 +20,11 @@ setup:
 # Pin all dependencies again, by hash; needs uv. Read the diff before you commit it.
 [group('setup')]
 lock *args:
-    uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+    uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --generate-hashes \
         --no-emit-index-url --no-header --quiet --output-file requirements.lock "$@"
+    printf '%s\n' codespell import-linter mypy ruff | uv pip compile - --universal \
+        --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate \
+        --quiet --output-file requirements-lint.lock "$@"
 
 # Run the research demo: just demo "What is a queue group?"
 [group('run')]
@@ -54,18 +58,14 @@ test *args: setup
 
 # Read only: lint, format, types, import contracts, spelling.
 [group('check')]
-lint: setup
-    {{ bin }}/ruff check .
-    {{ bin }}/ruff format --check .
-    {{ bin }}/mypy
-    {{ bin }}/lint-imports
-    {{ bin }}/codespell $(git ls-files ':!requirements.lock')
+lint:
+    .ci/run --checks-only
 
 # Rewrite files: imports, safe lint fixes, formatting.
 [group('check')]
 fmt: setup
-    {{ bin }}/ruff check --fix .
-    {{ bin }}/ruff format .
+    {{ lint }}/ruff check --fix .
+    {{ lint }}/ruff format .
 
 # Everything that a change must pass, as CI runs it.
 [group('check')]

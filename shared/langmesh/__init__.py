@@ -7,7 +7,12 @@ Modules, lowest first; arrows only point down (see docs/architecture.md):
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
+
+# gRPC's fork handlers kill children of an event loop that has a channel open, unless this is set
+# before gRPC is imported for the first time. Services are started by exec, which needs no handler.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 if TYPE_CHECKING:
     from langmesh.agent import Agent

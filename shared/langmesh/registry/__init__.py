@@ -8,9 +8,3 @@ declares the documents, ``capability`` holds the coordinators' shared secret. ``
 Nothing here is bound to a particular event loop: an :class:`~langmesh.registry.etcd.Etcd` belongs
 to the loop that opened it, and a process may open one per thread.
 """
-
-import os
-
-# gRPC's fork handlers run inside the children that uvloop starts and crash a few in a hundred of
-# them before they reach their program. gRPC reads this when it is first imported.
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
