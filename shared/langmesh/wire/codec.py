@@ -34,6 +34,7 @@ BLOB_BYTES_MIN: Final = 256 * 1024
 DEPTH_MAX: Final = 100
 """Deepest nesting of client data; LangGraph's own serializers recurse per level."""
 
+_MESSAGE_CHARS_MAX: Final = 400
 _JSON_START = frozenset(b"{ \t\r\n[")
 
 
@@ -197,9 +198,9 @@ def _decode(decoder: Any, body: bytes, what: str) -> Any:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as exc:
-        raise MeshError(ErrorCode.INVALID_FIELD, _field_error(str(exc))) from exc
+        raise MeshError(ErrorCode.INVALID_FIELD, _short(_field_error(str(exc)))) from exc
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        raise MeshError(ErrorCode.MALFORMED_BODY, f"{what}: {exc}") from exc
+        raise MeshError(ErrorCode.MALFORMED_BODY, _short(f"{what}: {exc}")) from exc
     except RecursionError as exc:
         raise MeshError(ErrorCode.MALFORMED_BODY, f"{what}: nested too deeply") from exc
 
@@ -212,6 +213,11 @@ def _field_error(text: str) -> str:
     inside, _, path = where.rpartition("` in `")
     path = path.removesuffix("`").removeprefix("$").removeprefix(".") or "body"
     return f"{path}{': a ' + inside if inside else ''}: {reason}"
+
+
+def _short(text: str) -> str:
+    """A message whose field names a sender chose, short enough for an answer."""
+    return text if len(text) <= _MESSAGE_CHARS_MAX else f"{text[:_MESSAGE_CHARS_MAX]}…"
 
 
 def _bounded(body: bytes, what: str) -> bytes:
