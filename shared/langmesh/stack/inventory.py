@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Sequence
 
@@ -13,15 +14,19 @@ from langmesh.registry.records import ServiceRecord, decode_service
 from langmesh.registry.view import View
 from langmesh.stack.spec import ServiceSpec
 
+log = logging.getLogger(__name__)
+
 
 async def services(etcd: Etcd) -> list[ServiceRecord]:
-    """Every registered coordinator and agent, by name."""
+    """Every registered coordinator and agent, by name; records that cannot be read are left out."""
     snapshots = await asyncio.gather(etcd.list(keys.coordinators()), etcd.list(keys.agents()))
-    records = [
-        decode_service(entry.value)
-        for snapshot in snapshots
-        for entry in snapshot.entries.values()
-    ]
+    records = []
+    for snapshot in snapshots:
+        for key, entry in snapshot.entries.items():
+            try:
+                records.append(decode_service(entry.value))
+            except MeshError as exc:
+                log.warning("left out what is registered at %s: %s", key, exc.message)
     return sorted(records, key=lambda record: (record.service, record.instance))
 
 
