@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 from langmesh.errors import ErrorCode, MeshError
 from langmesh.registry import keys
@@ -18,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 async def services(etcd: Etcd) -> list[ServiceRecord]:
-    """Every registered coordinator and agent, by name; records that cannot be read are left out."""
+    """Every registered coordinator and agent, by name, except records that cannot be read."""
     snapshots = await asyncio.gather(etcd.list(keys.coordinators()), etcd.list(keys.agents()))
     records = []
     for snapshot in snapshots:
@@ -31,12 +33,25 @@ async def services(etcd: Etcd) -> list[ServiceRecord]:
 
 
 async def wait_until_ready(
-    etcd: Etcd, specs: Sequence[ServiceSpec], *, failed: asyncio.Future[MeshError], timeout_s: float
+    etcd: Etcd,
+    specs: Sequence[ServiceSpec],
+    *,
+    failed: asyncio.Future[MeshError],
+    timeout_s: float,
+    pids: Callable[[], Collection[int]] | None = None,
 ) -> None:
     """Wait until every service of a stack is registered as ready.
 
+    Args:
+        etcd: An open client.
+        specs: The services, each as often as its replicas.
+        failed: Resolves when a service cannot be kept running.
+        timeout_s: Seconds to wait.
+        pids: The processes of this host that count; all of every host if None. Without it, what a
+            killed stack has registered counts until its lease ends.
+
     Raises:
-        MeshError: SERVICE_FAILED when a service cannot be kept running, TIMED_OUT naming what is missing.
+        MeshError: Why a service cannot be kept running, or TIMED_OUT naming what is missing.
     """
     wanted = Counter({spec.name: spec.replicas for spec in specs})
 
@@ -47,6 +62,7 @@ async def wait_until_ready(
         View(etcd, keys.coordinators(), decode) as coordinators,
         View(etcd, keys.agents(), decode) as agents,
     ):
+        ready: Counter[str] = Counter()
         changed = asyncio.Event()
         for view in (coordinators, agents):
             view.subscribe(changed.set)
@@ -58,13 +74,16 @@ async def wait_until_ready(
                         record.service
                         for view in (coordinators, agents)
                         for record in view.items.values()
-                        if record.state == "ready"
+                        if record.state == "ready" and _counts(record, pids)
                     )
                     if not wanted - ready:
                         return
-                    waiter = asyncio.create_task(changed.wait())
-                    await asyncio.wait({waiter, failed}, return_when=asyncio.FIRST_COMPLETED)
-                    waiter.cancel()
+                    waiters: list[asyncio.Future[Any]] = [
+                        asyncio.ensure_future(changed.wait()),
+                        failed,
+                    ]
+                    await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
+                    waiters[0].cancel()
                     if failed.done():
                         raise failed.result()
         except TimeoutError as exc:
@@ -74,3 +93,7 @@ async def wait_until_ready(
                 f"not ready after {timeout_s:g} s: {missing}",
                 remedy="Read their logs in .mesh/logs.",
             ) from exc
+
+
+def _counts(record: ServiceRecord, pids: Callable[[], Collection[int]] | None) -> bool:
+    return pids is None or (record.host == socket.gethostname() and record.pid in pids())

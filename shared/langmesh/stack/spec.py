@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceSpec:
-    """One service of a stack: ``python -m <module> <args…>``, as many times as ``replicas`` says."""
+    """One service of a stack: ``python -m <module> <args…>``, ``replicas`` times."""
 
     name: str
     module: str
@@ -25,9 +25,7 @@ class ServiceSpec:
 
 def coordinator(sources: Sequence[str]) -> ServiceSpec:
     """A coordinator that publishes the given graphs."""
-    return ServiceSpec(
-        name="coordinator", module="langmesh.coordinator", args=tuple(sources)
-    )
+    return ServiceSpec(name="coordinator", module="langmesh.coordinator", args=tuple(sources))
 
 
 def agent(graph: str, node: str, *, replicas: int = 1) -> ServiceSpec:
@@ -41,9 +39,7 @@ RESEARCH_GRAPH = "research.graph:graph"
 def research(*, researchers: int = 2) -> list[ServiceSpec]:
     """The demo: the research graph with a service of its own for every node."""
     return [
-        ServiceSpec(
-            name="coordinator", module="services.coordinator", args=(RESEARCH_GRAPH,)
-        ),
+        ServiceSpec(name="coordinator", module="services.coordinator", args=(RESEARCH_GRAPH,)),
         ServiceSpec(name="planner", module="services.planner"),
         ServiceSpec(name="researcher", module="services.researcher", replicas=researchers),
         ServiceSpec(name="writer", module="services.writer"),

@@ -1,8 +1,8 @@
-"""Where a running stack can be found: a small file in its home, written when everything is ready."""
+"""Where a running stack can be found: a small file in its home, written when all is ready."""
 
 from __future__ import annotations
 
-import os
+import fcntl
 from pathlib import Path
 
 import msgspec
@@ -37,12 +37,26 @@ def read(home: Path) -> StackState | None:
     """The stack that runs in a home folder, or None."""
     try:
         state = msgspec.json.decode(path(home).read_bytes(), type=StackState)
-        os.kill(state.pid, 0)
-    except (FileNotFoundError, ProcessLookupError, msgspec.MsgspecError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return None
-    except PermissionError:
-        pass
-    return state
+    return state if owner(home) == state.pid else None
+
+
+def owner(home: Path) -> int | None:
+    """The process that runs a stack in a home folder, or None.
+
+    What counts is the lock that the owner holds: a killed owner leaves its file behind, and its
+    process id may be another program's by now.
+    """
+    try:
+        with (home / "lock").open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(file.read(32))
+    except (OSError, ValueError):
+        return None
+    return None
 
 
 def write(home: Path, state: StackState) -> None:
