@@ -61,13 +61,20 @@ def parser() -> argparse.ArgumentParser:
     command("status", "show the services of the mesh", "status --json")
 
     run = command(
-        "run", "run a graph and follow it", """run research --input '{"question": "What is PEP 8?"}'"""
+        "run",
+        "run a graph and follow it",
+        """run research --input '{"question": "What is PEP 8?"}'""",
     )
     run.add_argument("graph", metavar="GRAPH", help="name of a published graph")
-    run.add_argument("--input", required=True, metavar="JSON", help="input, or @FILE, or - for stdin")
+    run.add_argument(
+        "--input", required=True, metavar="JSON", help="input, or @FILE, or - for stdin"
+    )
     run.add_argument("--thread", metavar="ID", help="thread to run on; a new one if not given")
     run.add_argument(
-        "--stream", action="append", metavar="MODE", help="LangGraph stream mode to print; repeatable"
+        "--stream",
+        action="append",
+        metavar="MODE",
+        help="LangGraph stream mode to print; repeatable",
     )
 
     routes = command("routes", "show where a graph's tasks go", "routes research --mermaid")
@@ -77,7 +84,9 @@ def parser() -> argparse.ArgumentParser:
     trace = command("trace", "show the span tree of a run", "trace run-0a1b2c3d-7")
     trace.add_argument("run", metavar="RUN", help="id of a run")
 
-    demo = command("demo", "answer a question with the research mesh", "demo 'What is a decorator?'")
+    demo = command(
+        "demo", "answer a question with the research mesh", "demo 'What is a decorator?'"
+    )
     demo.add_argument("question", nargs="?", help="question to answer")
     demo.add_argument("--corpus", metavar="DIR", help="folder with text to read")
 
@@ -85,7 +94,9 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("which", choices=["chain"], help="graph to measure")
     bench.add_argument("--steps", type=_positive, default=10, help="nodes in the chain")
     bench.add_argument("--concurrency", type=_positive, default=64, help="runs at once")
-    bench.add_argument("--runs", type=_positive, help="runs in all; enough for some seconds if not given")
+    bench.add_argument(
+        "--runs", type=_positive, help="runs in all; enough for some seconds if not given"
+    )
 
     test = command("test", "run the tests", "test tests/unit -k names")
     test.add_argument("args", nargs=argparse.REMAINDER, help="arguments for pytest")

@@ -19,7 +19,7 @@ from langmesh.wire.messages import (
 _LINE_MAX = 2000
 
 
-def show(event: AnyEvent, *, streams: bool) -> None:  # noqa: C901, PLR0912  one case per event
+def show(event: AnyEvent, *, streams: bool) -> None:
     """Print an event for people; the items of the stream only if ``streams``."""
     match event:
         case RunAccepted():
@@ -38,15 +38,22 @@ def show(event: AnyEvent, *, streams: bool) -> None:  # noqa: C901, PLR0912  one
             text = encode_json(event.data).decode()
             say(f"  {styled(event.mode, 'cyan')} {text[:_LINE_MAX]}")
         case RunInterrupted():
-            say(styled(f"interrupted: {encode_json(event.interrupts).decode()[:_LINE_MAX]}", "yellow"))
-        case RunEnded():
-            colour = "green" if event.status == "success" else "red"
             say(
-                f"{styled(event.status, colour)} after {event.supersteps} supersteps,"
-                f" {event.tasks} tasks"
+                styled(
+                    f"interrupted: {encode_json(event.interrupts).decode()[:_LINE_MAX]}", "yellow"
+                )
             )
-            if event.error is not None:
-                where = f" in {event.error.node}" if event.error.node else ""
-                say(styled(f"{event.error.type}{where}: {event.error.message}", "red"))
+        case RunEnded():
+            _show_end(event)
         case _:
             pass
+
+
+def _show_end(event: RunEnded) -> None:
+    colour = "green" if event.status == "success" else "red"
+    say(f"{styled(event.status, colour)} after {event.supersteps} supersteps, {event.tasks} tasks")
+    if event.error is not None:
+        where = f" in {event.error.node}" if event.error.node else ""
+        say(styled(f"{event.error.type}{where}: {event.error.message}", "red"))
+        if event.error.remedy:
+            say(f"  {event.error.remedy}")

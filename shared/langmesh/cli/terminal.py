@@ -33,9 +33,7 @@ def say_json(value: Any) -> None:
 def say_error(exc: MeshError, *, as_json: bool) -> None:
     """Print a failure: what is wrong and the way out, never a traceback."""
     if as_json:
-        say_json(
-            {"error": {"code": str(exc.code), "message": exc.message, "remedy": exc.remedy}}
-        )
+        say_json({"error": {"code": str(exc.code), "message": exc.message, "remedy": exc.remedy}})
     print(f"langmesh: {exc.message} ({exc.code})\n  {exc.remedy}", file=sys.stderr, flush=True)
 
 
@@ -45,6 +43,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     widths = [max(len(row[i]) for row in [list(head), *cells]) for i in range(len(head))]
 
     def line(row: Sequence[str]) -> str:
-        return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        return "  ".join(
+            cell.ljust(width) for cell, width in zip(row, widths, strict=True)
+        ).rstrip()
 
     return [styled(line(head), "dim"), *map(line, cells)]
