@@ -7,6 +7,7 @@ never goes unnoticed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -20,17 +21,16 @@ def _setting(env: str, default: Any, parse: Callable[[str], Any], purpose: str) 
 
 
 def _positive_int(text: str) -> int:
-    value = int(text)
-    if value < 1:
+    if not (text.strip().isascii() and text.strip().isdigit() and int(text) >= 1):
         raise ValueError("expected a whole number of at least 1")
-    return value
+    return int(text)
 
 
 def _ratio(text: str) -> float:
-    value = float(text)
-    if not 0.0 <= value <= 1.0:
-        raise ValueError("expected a number from 0 to 1")
-    return value
+    with contextlib.suppress(ValueError):
+        if 0.0 <= (value := float(text)) <= 1.0:
+            return value
+    raise ValueError("expected a number from 0 to 1")
 
 
 def _flag(text: str) -> bool:
@@ -51,7 +51,7 @@ def _endpoints(text: str) -> tuple[str, ...]:
     parts = tuple(p.strip().removeprefix("http://") for p in text.split(",") if p.strip())
     for part in parts:
         host, _, port = part.rpartition(":")
-        if not host or not port.isdigit():
+        if not host or not _is_port(port):
             raise ValueError(f"expected HOST:PORT, got {part!r}")
     if not parts:
         raise ValueError("expected HOST:PORT[,HOST:PORT…]")
@@ -59,9 +59,17 @@ def _endpoints(text: str) -> tuple[str, ...]:
 
 
 def _nats_url(text: str) -> str:
-    if not text.startswith(("nats://", "tls://", "ws://", "wss://")):
+    scheme, _, rest = text.partition("://")
+    host, colon, port = rest.partition("/")[0].rpartition("@")[2].partition(":")
+    if scheme not in {"nats", "tls", "ws", "wss"} or "," in text or not host:
         raise ValueError("expected nats://HOST:PORT")
+    if colon and not host.startswith("[") and not _is_port(port):
+        raise ValueError(f"expected nats://HOST:PORT, {port!r} is no port")
     return text
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) <= 65_535
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

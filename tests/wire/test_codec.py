@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from langmesh.errors import ErrorCode, MeshError
+from langmesh.registry.records import decode_bindings
 from langmesh.wire import codec, examples, messages
 
 INTERNAL = (messages.ExecuteTask, messages.TaskOutcome, messages.CancelTasks)
@@ -101,10 +102,23 @@ def test_a_wrong_submission_is_refused_with_the_field_named(body: bytes, named: 
     assert named in refused(ErrorCode.INVALID_FIELD, codec.decode_submission, body)
 
 
-@pytest.mark.parametrize("field", ["input", "context"])
+@pytest.mark.parametrize(
+    "field",
+    [
+        "input",
+        "context",
+        "command.resume",
+        "command.update",
+        "config.configurable",
+        "config.metadata",
+    ],
+)
 def test_a_submission_may_nest_100_levels_and_no_more(field: str):
     def body(depth: int) -> bytes:
-        return b'{"%s":%s1%s}' % (field.encode(), b'{"a":' * depth, b"}" * depth)
+        value = b'{"a":' * depth + b"1" + b"}" * depth
+        for name in reversed(field.split(".")):
+            value = b'{"%s":%s}' % (name.encode(), value)
+        return value
 
     codec.decode_submission(body(codec.DEPTH_MAX - 1))
     message = refused(ErrorCode.MALFORMED_BODY, codec.decode_submission, body(codec.DEPTH_MAX + 1))
@@ -152,8 +166,22 @@ def test_every_event_comes_back_as_itself(kind):
     assert codec.decode_event(codec.encode_json(event)) == event
 
 
-def test_an_unknown_event_is_named():
-    assert "x.v1" in refused(ErrorCode.INVALID_FIELD, codec.decode_event, b'{"type":"x.v1"}')
+def test_an_event_of_a_later_version_is_read_as_unknown():
+    body = b'{"type":"x.v1","seq":7,"run_id":"r","thread_id":"t","time":"now","more":{}}'
+    unknown = codec.UnknownEvent(type="x.v1", seq=7, run_id="r", thread_id="t", time="now")
+    assert codec.decode_event(body) == unknown
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        (b'{"type":"x.v1"}', "seq"),
+        (b'{"seq":1}', "type"),
+        (b'{"type":"run.ended.v1","seq":7,"run_id":"r","thread_id":"t","time":""}', "status"),
+    ],
+)
+def test_a_known_event_with_a_wrong_field_is_refused(body: bytes, named: str):
+    assert named in refused(ErrorCode.INVALID_FIELD, codec.decode_event, body)
 
 
 class Colour(enum.Enum):
@@ -219,10 +247,74 @@ def test_a_dataclass_is_shown_by_its_fields():
     assert json.loads(codec.encode_json(Point(1)))["x"] == 1
 
 
-def test_a_value_that_contains_itself_is_refused():
-    loop: dict = {}
-    loop["again"] = loop
-    refused(ErrorCode.VALUE_NOT_SERIALIZABLE, codec.encode_json, loop)
+def test_a_value_that_contains_itself_is_cut_where_it_begins_again():
+    loop: dict = {"a": [1]}
+    loop["again"] = [loop, loop]
+    assert json.loads(codec.encode_json(loop)) == {"a": [1], "again": ["…", "…"]}
+
+
+class Hostile:
+    """Whatever is asked of it raises."""
+
+    def model_dump(self) -> dict:
+        raise RuntimeError("no")
+
+    def __repr__(self) -> str:
+        raise ValueError("neither")
+
+
+class Endless:
+    def model_dump(self) -> list:
+        return [Endless()]
+
+
+@dataclass
+class Holder:
+    held: object
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (Hostile(), "<unprintable Hostile: ValueError>"),
+        ([Hostile(), {"a": Colour.RED}], ["<unprintable Hostile: ValueError>", {"a": "red"}]),
+        ("\ud800!", "\\ud800!"),
+        ({"\udfff": 1}, {"\\udfff": 1}),
+        (Holder("\ud800"), {"held": "\\ud800"}),
+        (
+            {"\ud800": [dt.date(2026, 1, 2), b"a", {1}, None, 1.5, True]},
+            {"\\ud800": ["2026-01-02", "YQ==", [1], None, 1.5, True]},
+        ),
+        ({Hostile(): 1}, {"<unprintable Hostile: ValueError>": 1}),
+    ],
+    ids=range(7),
+)
+def test_values_of_user_code_cannot_break_the_projection(value, shown):
+    assert json.loads(codec.encode_json({"value": value})) == {"value": shown}
+
+
+def test_a_projection_without_end_is_cut():
+    assert json.loads(codec.encode_json(Endless()))
+
+
+def test_the_projection_keeps_what_tells_an_events_type():
+    event = replace(examples.example(messages.StreamPart), data={(1, 2): "\ud800"})
+    decoded = codec.decode_event(codec.encode_json(event))
+    assert decoded == replace(event, data={"(1, 2)": "\\ud800"})
+
+
+@pytest.mark.parametrize(
+    "path", [["\ud800"], [2**70], [object()]], ids=["text", "number", "object"]
+)
+def test_what_msgpack_cannot_hold_is_a_mesh_error(path: list):
+    task = examples.example(messages.ExecuteTask)
+    broken = replace(task, payload=replace(task.payload, path=path))
+    assert "task.execute.v1" in refused(ErrorCode.VALUE_NOT_SERIALIZABLE, codec.encode, broken)
+
+
+def test_a_wrong_key_is_named_by_where_it_is():
+    body = b'{"revision":"r","nodes":{"":{"subject":"s","release":"r"}}}'
+    assert refused(ErrorCode.INVALID_FIELD, decode_bindings, body).startswith("nodes: a key: ")
 
 
 JSON_VALUES = st.recursive(

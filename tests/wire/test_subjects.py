@@ -103,6 +103,21 @@ def test_a_capability_is_read_back_from_its_slot(partition, tenant, graph, node,
     assert subjects.slot_cap(subjects.slot(partition, tenant, graph, node, cap)) == cap
 
 
+@given(PARTITION, NAME, NAME, st.sets(st.text(min_size=1, max_size=400), min_size=2, max_size=4))
+def test_chains_of_nested_graphs_are_kept_apart_at_any_depth(partition, tenant, thread, namespaces):
+    built = {subjects.log(partition, tenant, thread, namespace) for namespace in namespaces}
+    assert len(built) == len(namespaces)
+    for subject in built:
+        assert matches(subjects.LOG_ALL, subject)
+        assert len(subject.rpartition(".")[2]) <= 180
+
+
+def test_a_namespace_cannot_be_named_like_the_digest_of_another():
+    deep = subjects.log(0, "t", "t", "node:0123456789abcdef|" * 20)
+    digest = deep.rpartition(".")[2]
+    assert subjects.log(0, "t", "t", digest) != deep
+
+
 @given(st.text(max_size=80))
 def test_foreign_subjects_raise_nothing_but_a_mesh_error(subject: str):
     prefix = subjects.submit("t", "g").removesuffix("t.g")

@@ -28,12 +28,16 @@ from langmesh.wire.messages import AnyEvent, RunEnded, RunInterrupted, TaskEnded
 
 QUESTION = "How do Python's context managers and exceptions work together?"
 _READY_S = 60.0
+_TEXT = frozenset({".txt", ".md", ".rst", ".py"})
+"""What the sample researcher reads; found missing here before anything is started."""
 
 
 async def command(args: argparse.Namespace, settings: Settings) -> int:
     """Start the research mesh, ask, show, stop; exit code 3 if the run fails."""
-    if args.corpus:
-        settings = dataclasses.replace(settings, corpus=_corpus(args.corpus))
+    if args.corpus or settings.corpus:
+        named = "--corpus" if args.corpus else "LANGMESH_CORPUS"
+        corpus = await asyncio.to_thread(_corpus, named, args.corpus or settings.corpus)
+        settings = dataclasses.replace(settings, corpus=corpus)
     question = args.question or QUESTION
     started = monotonic()
     specs = [
@@ -60,10 +64,12 @@ async def command(args: argparse.Namespace, settings: Settings) -> int:
     return 0 if status == "success" else EXIT_RUN_FAILED
 
 
-def _corpus(text: str) -> str:
+def _corpus(named: str, text: str) -> str:
     folder = Path(text)
     if not folder.is_dir():
-        raise MeshError(ErrorCode.CORPUS_MISSING, f"--corpus {text}: there is no such folder")
+        raise MeshError(ErrorCode.CORPUS_MISSING, f"{named} {text}: there is no such folder")
+    if not any(path.suffix in _TEXT and path.is_file() for path in folder.rglob("*")):
+        raise MeshError(ErrorCode.CORPUS_MISSING, f"{named} {text}: the folder holds no text")
     return str(folder.resolve())
 
 
@@ -81,7 +87,9 @@ async def _ask(
         Etcd(stack.state.etcd_endpoints) as etcd,
     ):
         await ensure_streams(bus)
-        await inventory.wait_until_ready(etcd, specs, failed=stack.failed, timeout_s=_READY_S)
+        await inventory.wait_until_ready(
+            etcd, specs, failed=stack.failed, timeout_s=_READY_S, pids=stack.pids
+        )
         services = await inventory.services(etcd)
         if not quiet:
             for record in services:

@@ -19,13 +19,15 @@ _POLL_S = 0.05
 
 async def command(args: argparse.Namespace, settings: Settings) -> int:
     """Stop the local mesh and wait until it is gone."""
-    running = state.read(Path(settings.home))
+    home = Path(settings.home)
+    running = state.read(home)
     if running is None:
         raise MeshError(ErrorCode.NOT_RUNNING, f"no mesh runs in {settings.home}/")
     os.kill(running.pid, signal.SIGTERM)
     try:
         async with asyncio.timeout(_STOP_S):
-            while state.is_alive(running.pid):  # noqa: ASYNC110  not our child: nobody tells
+            # The lock is the last that a stack lets go of; files cannot tell who waits for theirs.
+            while state.owner(home) == running.pid:  # noqa: ASYNC110
                 await asyncio.sleep(_POLL_S)
     except TimeoutError as exc:
         raise MeshError(

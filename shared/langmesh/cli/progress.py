@@ -44,13 +44,16 @@ def show(event: AnyEvent, *, streams: bool) -> None:
                 )
             )
         case RunEnded():
-            colour = "green" if event.status == "success" else "red"
-            say(
-                f"{styled(event.status, colour)} after {event.supersteps} supersteps,"
-                f" {event.tasks} tasks"
-            )
-            if event.error is not None:
-                where = f" in {event.error.node}" if event.error.node else ""
-                say(styled(f"{event.error.type}{where}: {event.error.message}", "red"))
+            _show_end(event)
         case _:
             pass
+
+
+def _show_end(event: RunEnded) -> None:
+    colour = "green" if event.status == "success" else "red"
+    say(f"{styled(event.status, colour)} after {event.supersteps} supersteps, {event.tasks} tasks")
+    if event.error is not None:
+        where = f" in {event.error.node}" if event.error.node else ""
+        say(styled(f"{event.error.type}{where}: {event.error.message}", "red"))
+        if event.error.remedy:
+            say(f"  {event.error.remedy}")

@@ -65,10 +65,15 @@ def read_input(text: str) -> Any:
         if text == "-":
             source, text = "standard input", sys.stdin.read()
         elif text.startswith("@"):
-            source, text = text[1:], Path(text[1:]).read_text(encoding="utf-8")
+            source = text[1:]
+            text = Path(source).read_text(encoding="utf-8")
         return msgspec.json.decode(text)
     except OSError as exc:
-        raise MeshError(ErrorCode.INVALID_INPUT, f"{source}: {exc.strerror}") from exc
+        raise MeshError(
+            ErrorCode.INVALID_INPUT,
+            f"--input @{source}: {exc.strerror}",
+            remedy="Name a file with JSON behind the @.",
+        ) from exc
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise MeshError(
             ErrorCode.INVALID_INPUT,

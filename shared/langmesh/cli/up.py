@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
+import contextlib
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from langmesh.bus import connect
 from langmesh.bus.streams import ensure_streams
@@ -20,10 +23,23 @@ from langmesh.settings import Settings
 from langmesh.stack import inventory, spec, state
 from langmesh.stack.spec import ServiceSpec
 from langmesh.stack.state import StackState
-from langmesh.stack.supervisor import Stack, running_stack
+from langmesh.stack.supervisor import Stack, home_folder, running_stack
 
 READY_S = 60.0
 _POLL_S = 0.05
+_WORDS_MAX = 2_000
+
+
+class _PrintedError(msgspec.Struct, frozen=True):
+    code: str
+    message: str
+    remedy: str
+
+
+class _Printed(msgspec.Struct, frozen=True):
+    """What ``--json`` prints of a failure."""
+
+    error: _PrintedError
 
 
 async def command(args: argparse.Namespace, settings: Settings) -> int:
@@ -40,10 +56,22 @@ async def command(args: argparse.Namespace, settings: Settings) -> int:
     if args.no_coordinator:
         specs = [item for item in specs if item.name != "coordinator"]
     async with running_stack(settings, specs, graphs=args.graphs or ["research"]) as stack:
-        await _ready(stack, settings, specs, args.graphs)
-        state.write(stack.home, stack.state)
-        _announce(stack.state, as_json=args.json)
-        await inventory.either(stop, stack.failed)
+        stopped: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
+        ready: asyncio.Future[Any] = asyncio.ensure_future(
+            _ready(stack, settings, specs, args.graphs)
+        )
+        failed: asyncio.Future[Any] = stack.failed
+        try:
+            await asyncio.wait([ready, stopped], return_when=asyncio.FIRST_COMPLETED)
+            if ready.done():
+                await ready
+                state.write(stack.home, stack.state)
+                _announce(stack.state, as_json=args.json)
+                await asyncio.wait([stopped, failed], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ready.cancel()
+            stopped.cancel()
+            await asyncio.gather(ready, return_exceptions=True)
         if stack.failed.done():
             raise stack.failed.result()
         if not args.json:
@@ -64,12 +92,16 @@ async def _ready(
     ):
         # Submissions are welcome before the first coordinator is.
         await ensure_streams(bus)
-        await inventory.wait_until_ready(etcd, specs, failed=stack.failed, timeout_s=READY_S)
+        await inventory.wait_until_ready(
+            etcd, specs, failed=stack.failed, timeout_s=READY_S, pids=stack.pids
+        )
         if graphs:
             from langmesh.stack.agents import start_agents
 
             agents = await start_agents(stack, etcd, settings, graphs)
-            await inventory.wait_until_ready(etcd, agents, failed=stack.failed, timeout_s=READY_S)
+            await inventory.wait_until_ready(
+                etcd, agents, failed=stack.failed, timeout_s=READY_S, pids=stack.pids
+            )
 
 
 def _announce(mesh: StackState, *, as_json: bool) -> None:
@@ -85,27 +117,60 @@ def _announce(mesh: StackState, *, as_json: bool) -> None:
 
 
 async def _detached(args: argparse.Namespace, settings: Settings) -> StackState:
-    home = Path(settings.home)
+    home = await asyncio.to_thread(home_folder, settings.home)
     if (running := state.read(home)) is not None:
         raise MeshError(
             ErrorCode.ALREADY_RUNNING, f"a mesh with pid {running.pid} runs in {settings.home}/"
         )
+    # Left behind by a mesh that was killed.
+    state.remove(home)
     log = home / "logs" / "supervisor.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
     flags = ["--no-coordinator"] if args.no_coordinator else []
+    process = await asyncio.to_thread(_start, log, ["--json", *flags, *args.graphs])
+    try:
+        async with asyncio.timeout(READY_S * 2):
+            return await _announced(process, home, log)
+    except TimeoutError as exc:
+        raise MeshError(
+            ErrorCode.TIMED_OUT,
+            f"the mesh is not ready after {READY_S * 2:g} s",
+            remedy=f"Read the logs in {log.parent}.",
+        ) from exc
+    finally:
+        if state.read(home) is None:
+            process.terminate()
+
+
+async def _announced(process: subprocess.Popen[bytes], home: Path, log: Path) -> StackState:
+    """Wait until a detached mesh has announced itself."""
+    while (running := state.read(home)) is None or running.pid != process.pid:
+        if process.poll() is not None:
+            raise _failure(log)
+        await asyncio.sleep(_POLL_S)
+    return running
+
+
+def _start(log: Path, args: Sequence[str]) -> subprocess.Popen[bytes]:
+    log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
-        process = subprocess.Popen(  # noqa: ASYNC220  returns at once; nothing waits for it here
-            [sys.executable, "-m", "langmesh.cli", "up", *flags, *args.graphs],
+        return subprocess.Popen(
+            [sys.executable, "-m", "langmesh.cli", "up", *args],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             start_new_session=True,
-            env=os.environ,
         )
-    async with asyncio.timeout(READY_S * 2):
-        while (running := state.read(home)) is None or running.pid != process.pid:
-            if process.poll() is not None:
-                words = log.read_text(encoding="utf-8", errors="replace").strip()
-                raise MeshError(ErrorCode.SERVICE_FAILED, words.removeprefix("langmesh: ")[-2000:])
-            await asyncio.sleep(_POLL_S)
-    return running
+
+
+def _failure(log: Path) -> MeshError:
+    """The failure that a detached mesh has printed as JSON, else the end of what it printed."""
+    text = log.read_text(encoding="utf-8", errors="replace")
+    for line in text.splitlines():
+        with contextlib.suppress(msgspec.MsgspecError, ValueError):
+            error = msgspec.json.decode(line, type=_Printed).error
+            return MeshError(ErrorCode(error.code), error.message, remedy=error.remedy)
+    return MeshError(
+        ErrorCode.SERVICE_FAILED,
+        f"the mesh ended: {text.strip()[-_WORDS_MAX:]}",
+        remedy=f"Read its log {log}.",
+    )

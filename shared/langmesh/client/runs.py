@@ -89,10 +89,10 @@ class Client:
             fields: Other fields of a submission: ``thread_id``, ``run_id``, ``stream_mode`` …
 
         Raises:
-            MeshError: PAYLOAD_TOO_LARGE, BROKER_UNAVAILABLE, or INVALID_FIELD before anything is
-                sent.
+            MeshError: BROKER_UNAVAILABLE; before anything is sent, PAYLOAD_TOO_LARGE,
+                INVALID_FIELD, MALFORMED_BODY (nested too deeply) or VALUE_NOT_SERIALIZABLE.
         """
-        body = msgspec.json.encode({"input": input, **fields})
+        body = _encode({"input": input, **fields})
         codec.decode_submission(body)
         self._publishing += 1
         try:
@@ -111,13 +111,15 @@ class Client:
         if subject.startswith(f"{subjects.ROOT}.reject."):
             refusal = codec.decode_json(RunRejected, body)
             seq = refusal.submit_seq
-            event = MeshError(ErrorCode(refusal.code), refusal.message, remedy=refusal.remedy)
+            event = MeshError(_code(refusal.code), refusal.message, remedy=refusal.remedy)
         else:
-            event = codec.decode_event(body)
-            if not isinstance(event, RunAccepted):
-                self._route(event)
+            found = codec.decode_event(body)
+            if isinstance(found, codec.UnknownEvent):
                 return
-            seq = event.submit_seq
+            if not isinstance(found, RunAccepted):
+                self._route(found)
+                return
+            event, seq = found, found.submit_seq
         handle = self._by_seq.get(seq)
         if handle is not None:
             self._take(handle, event)
@@ -152,3 +154,33 @@ class _Orphan(RunHandle):
 
     def put(self, event: AnyEvent | MeshError) -> None:
         self._events.append(event)
+
+
+def _encode(fields: dict[str, Any]) -> bytes:
+    """A submission's body; strict: a projection could not be told from what was meant."""
+    try:
+        return msgspec.json.encode(fields)
+    except (TypeError, ValueError, OverflowError, RecursionError) as exc:
+        raise MeshError(
+            ErrorCode.VALUE_NOT_SERIALIZABLE,
+            f"{_unsendable(fields)}: cannot be sent as JSON: {exc}",
+            remedy="Submit what JSON can hold: objects, lists, text, numbers, booleans, null.",
+        ) from exc
+
+
+def _unsendable(fields: dict[str, Any]) -> str:
+    """The first field that JSON cannot hold."""
+    for name, value in fields.items():
+        try:
+            msgspec.json.encode(value)
+        except (TypeError, ValueError, OverflowError, RecursionError):
+            return name
+    return "the submission"
+
+
+def _code(text: str) -> ErrorCode:
+    """The catalogue's code of a refusal; a later version may know more of them."""
+    try:
+        return ErrorCode(text)
+    except ValueError:
+        return ErrorCode.INTERNAL

@@ -24,7 +24,7 @@ from langmesh.errors import ErrorCode, MeshError
 from langmesh.telemetry import attributes
 from langmesh.wire import codec, subjects
 from langmesh.wire.messages import RunAccepted, RunEnded, RunRejected, Submission
-from langmesh.wire.names import to_token
+from langmesh.wire.names import NAME_BYTES_MAX, to_token
 from langmesh.wire.streams import EVENT, SUBMIT, SUBMIT_CONSUMER
 
 log = logging.getLogger(__name__)
@@ -108,6 +108,12 @@ class Admission:
                 return
             await self._refuse(delivery, exc)
             return
+        except Exception as exc:
+            # Whatever it is, a submission that cannot be admitted must not be held for ever.
+            log.exception("submission %d cannot be admitted", delivery.stream_seq)
+            reason = f"the submission cannot be admitted: {type(exc).__name__}"
+            await self._refuse(delivery, MeshError(ErrorCode.INTERNAL, reason))
+            return
         if run is None:
             self._settle(delivery)
             return
@@ -129,7 +135,7 @@ class Admission:
         entry = self._engine.catalog.get(names.tenant, names.graph)
         loaded = entry.loaded
         derived = f"{self._epoch}-{delivery.stream_seq}"
-        thread = submission.thread_id or f"thread-{derived}"
+        thread = f"thread-{derived}" if submission.thread_id is None else submission.thread_id
         to_token(thread, field="thread_id")
         if (run := self._resumable(names.tenant, thread, names.graph, submission)) is not None:
             run.events.emit(
@@ -144,7 +150,7 @@ class Admission:
             return run
         if submission.command is None and submission.input is not None:
             loaded.inputs.check(submission.input)
-        run_id = submission.run_id or f"run-{derived}"
+        run_id = f"run-{derived}" if submission.run_id is None else submission.run_id
         to_token(run_id, field="run_id")
         subject = subjects.event(names.tenant, names.graph, thread, run_id)
         seq, last, restarted, over = await self._earlier(subject, delivery)
@@ -206,9 +212,11 @@ class Admission:
             return 0, 0, False, False
         first = await self._bus.first(EVENT.name, subject)
         opening = codec.decode_event(first[1]) if first is not None else None
-        if not isinstance(opening, RunAccepted) or opening.submit_seq != delivery.stream_seq:
+        used_by = opening.submit_seq if isinstance(opening, RunAccepted) else 0
+        if used_by != delivery.stream_seq:
             raise MeshError(
-                ErrorCode.DUPLICATE_RUN, f"run_id: another submission used {opening!r:.80} before"
+                ErrorCode.DUPLICATE_RUN,
+                f"run_id: submission {used_by} used it on this thread before",
             )
         event = codec.decode_event(last[1])
         return event.seq, last[0], True, isinstance(event, RunEnded)
@@ -284,12 +292,13 @@ class Admission:
 
 
 def _ids(body: bytes) -> dict[str, Any]:
-    """The ids that a refused submission asked for, where they can be read."""
+    """The ids that a refused submission asked for, where they can be read and are of a name's size."""
     try:
         submission = codec.decode_submission(body)
     except MeshError:
         return {}
-    return {"run_id": submission.run_id, "thread_id": submission.thread_id}
+    ids = {"run_id": submission.run_id, "thread_id": submission.thread_id}
+    return {name: text for name, text in ids.items() if text and len(text) <= NAME_BYTES_MAX}
 
 
 def _epoch(created: str) -> str:

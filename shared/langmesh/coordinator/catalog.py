@@ -28,6 +28,7 @@ from langmesh.registry.records import (
 )
 from langmesh.registry.view import View
 from langmesh.wire.streams import exec_consumer
+from langmesh.wire.subjects import parse_execution
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ class Catalog:
     def __init__(self, bus: Bus, etcd: Etcd) -> None:
         self._bus = bus
         self._graphs = View(etcd, keys.graphs(), self._decode_graph)
-        self._agents = View(etcd, keys.agents(), lambda _, document: decode_service(document))
+        self._agents = View(etcd, keys.agents(), self._decode_agent)
         self._entries: dict[GraphKey, Entry] = {}
         self._problems: dict[GraphKey, MeshError] = {}
         self._consumers: set[str] = set()
@@ -126,12 +127,22 @@ class Catalog:
         self._listeners.append(listener)
 
     @staticmethod
+    def _decode_agent(key: str, document: bytes) -> ServiceRecord:
+        if len(names := keys.names(key)) != 4:
+            raise MeshError(ErrorCode.INVALID_NAME, f"{key!r} has {len(names)} parts, not 4")
+        return decode_service(document)
+
+    @staticmethod
     def _decode_graph(key: str, document: bytes) -> Topology | Bindings | None:
-        if key.endswith("/bindings"):
-            return decode_bindings(document)
-        if "/routes/" in key:
-            return decode_topology(document)
-        return None
+        if len(names := keys.names(key)) < 3:
+            raise MeshError(ErrorCode.INVALID_NAME, f"{key!r} has {len(names)} parts, not 3 or 4")
+        what = names[2]
+        if what == "bindings":
+            bindings = decode_bindings(document)
+            for binding in bindings.nodes.values():
+                parse_execution(binding.subject)
+            return bindings
+        return decode_topology(document) if what == "routes" else None
 
     def _on_graphs(self) -> None:
         found: dict[GraphKey, _Documents] = {}
@@ -153,6 +164,7 @@ class Catalog:
         topology = topologies.get(bindings.revision)
         if entry is None or entry.loaded.topology.revision != bindings.revision:
             if topology is None:
+                log.warning("graph %s: no topology has revision %s", key[1], bindings.revision)
                 return
             saver = entry.saver if entry is not None else InMemorySaver()
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
 import msgspec
@@ -38,7 +39,7 @@ async def publish(etcd: Etcd, topology: Topology, *, release: str) -> Bindings:
     route = keys.route(topology.tenant, topology.graph, topology.revision)
     while True:
         entry = await etcd.get(key)
-        old = decode_bindings(entry.value).nodes if entry is not None else {}
+        old = _readable(key, entry.value) if entry is not None else {}
         bindings = Bindings(
             revision=topology.revision,
             nodes={
@@ -53,6 +54,15 @@ async def publish(etcd: Etcd, topology: Topology, *, release: str) -> Bindings:
         )
         if result.succeeded:
             return bindings
+
+
+def _readable(key: str, document: bytes) -> dict[str, Binding]:
+    """The stored bindings; what cannot be read is replaced, as nothing can be kept of it."""
+    try:
+        return decode_bindings(document).nodes
+    except MeshError as exc:
+        log.warning("replaced what is stored at %s: %s", key, exc.message)
+        return {}
 
 
 async def fetch(etcd: Etcd, *, tenant: str, graph: str) -> tuple[Topology, Bindings]:
@@ -78,7 +88,12 @@ async def published(etcd: Etcd, *, tenant: str) -> list[str]:
     """Names of the graphs of a tenant."""
     prefix = keys.graphs(tenant)
     snapshot = await etcd.list(prefix)
-    return sorted({keys.names(key.removeprefix(prefix))[0] for key in snapshot.entries})
+    names = set()
+    for key in snapshot.entries:
+        # Whoever may write to the registry may have left a key that is none of ours.
+        with contextlib.suppress(MeshError):
+            names.add(keys.names(key.removeprefix(prefix))[0])
+    return sorted(names)
 
 
 async def rebind(etcd: Etcd, *, tenant: str, graph: str, node: str, binding: Binding) -> None:

@@ -35,11 +35,30 @@ def to_fault(exc: BaseException, *, node: str, code: ErrorCode, serde: Serde) ->
     return Fault(
         code=code,
         type=name,
-        message=str(exc)[:_MESSAGE_CHARS_MAX],
+        message=text_of(exc),
         node=node,
-        traceback="".join(traceback.format_exception(exc))[-_TRACEBACK_CHARS_MAX:],
+        traceback=_traceback_of(exc),
         args=args,
     )
+
+
+def text_of(exc: BaseException) -> str:
+    """An exception's text, bounded and encodable, whatever its own ``__str__`` does."""
+    try:
+        text = str(exc)
+    except Exception as failure:  # noqa: BLE001  user code may raise anything
+        text = f"<unprintable {type(exc).__name__}: {type(failure).__name__}>"
+    return _encodable(text[:_MESSAGE_CHARS_MAX])
+
+
+def _traceback_of(exc: BaseException) -> str:
+    # The end of a traceback names the failure.
+    return _encodable("".join(traceback.format_exception(exc))[-_TRACEBACK_CHARS_MAX:])
+
+
+def _encodable(text: str) -> str:
+    """A lone surrogate cannot be written as UTF-8; its escape can."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def from_fault(fault: Fault, serde: Serde) -> Exception:
@@ -91,6 +110,6 @@ def error_info(exc: BaseException) -> ErrorInfo:
     return ErrorInfo(
         type=type(exc).__name__,
         code=code,
-        message=str(exc)[:_MESSAGE_CHARS_MAX],
-        traceback="".join(traceback.format_exception(exc))[-_TRACEBACK_CHARS_MAX:],
+        message=text_of(exc),
+        traceback=_traceback_of(exc),
     )

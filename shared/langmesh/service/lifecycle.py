@@ -1,7 +1,7 @@
-"""Start a service process, run it until it is told to stop, end it with a telling exit code.
+"""Start a service process, run it until it is told to stop, and end it with a telling exit code.
 
-Exit codes: 0 after SIGTERM or SIGINT, 1 for a failure that a person can mend (one line on stderr
-and in the log), 70 for a defect of langmesh itself (with a traceback in the log).
+Exit codes: 0 after SIGTERM or SIGINT, 1 for a failure that a person can mend (one line on stderr),
+70 for a defect of langmesh itself (with a traceback).
 """
 
 from __future__ import annotations
@@ -77,17 +77,20 @@ def run_service(name: str, main: Callable[[Service], Awaitable[None]]) -> None:
 
     Args:
         name: The service's name in the registry, in traces and in logs.
-        main: Gets the service; returns after ``service.stop`` is set and all its work is handed
-            over.
+        main: Gets the service; returns after ``service.stop`` is set and its work is handed over.
     """
     instance = clock.new_instance(name)
+    # First of all, so that a wrong setting is told as every other failure is.
+    logs.configure(service=name, instance=instance)
     try:
         config = settings.load()
         logs.configure(service=name, instance=instance, level=config.log_level)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_run(name, instance, config, main))
     except MeshError as exc:
-        log.error("%s", exc, extra={"code": str(exc.code)})  # noqa: TRY400  mendable: no traceback
+        # One line and no traceback: whoever reads it can mend it.
+        what = {"code": str(exc.code), "reason": exc.message, "remedy": exc.remedy}
+        log.error("%s", exc, extra=what)  # noqa: TRY400
         sys.stderr.flush()
         sys.exit(EXIT_MENDABLE)
     except Exception:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from langmesh.graphs import directory
+from langmesh.graphs.topology import Topology
 from langmesh.registry import keys
 from langmesh.registry.etcd import Etcd
+from langmesh.registry.records import Bindings, decode_bindings
 from langmesh.registry.view import View
 from langmesh.settings import Settings
 from langmesh.stack import spec
@@ -18,17 +20,32 @@ async def start_agents(
     stack: Stack, etcd: Etcd, settings: Settings, sources: Sequence[str]
 ) -> list[ServiceSpec]:
     """Start an agent for every node of the graphs that the coordinator published."""
-    specs: list[ServiceSpec] = []
-    prefix = keys.graphs(settings.tenant)
-    async with View(etcd, prefix, lambda _, document: document) as view:
-        await view.wait_for(
-            lambda items: sum(key.endswith("/bindings") for key in items) >= len(sources),
-            timeout_s=30,
-        )
-    for graph in await directory.published(etcd, tenant=settings.tenant):
-        topology, _ = await directory.fetch(etcd, tenant=settings.tenant, graph=graph)
-        if topology.source in sources:
-            specs += [spec.agent(graph, node) for node in topology.nodes]
+    wanted = set(sources)
+    async with View(etcd, keys.graphs(settings.tenant), _decode) as view:
+        await view.wait_for(lambda items: wanted <= _current(items).keys(), timeout_s=30)
+        found = _current(view.items)
+    specs = [
+        spec.agent(topology.graph, node)
+        for source, topology in found.items()
+        if source in wanted
+        for node in topology.nodes
+    ]
     for item in specs:
         stack.start(item)
     return specs
+
+
+def _decode(key: str, document: bytes) -> Topology | Bindings | None:
+    if key.endswith("/bindings"):
+        return decode_bindings(document)
+    return directory.decode_topology(document) if "/routes/" in key else None
+
+
+def _current(items: Mapping[str, Topology | Bindings | None]) -> dict[str, Topology]:
+    """The topologies that new runs take, by the source of their graphs."""
+    current = {item.revision for item in items.values() if isinstance(item, Bindings)}
+    return {
+        item.source: item
+        for item in items.values()
+        if isinstance(item, Topology) and item.revision in current
+    }

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import socket
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from langmesh.errors import ErrorCode, MeshError
@@ -14,24 +16,42 @@ from langmesh.registry.records import ServiceRecord, decode_service
 from langmesh.registry.view import View
 from langmesh.stack.spec import ServiceSpec
 
+log = logging.getLogger(__name__)
+
 
 async def services(etcd: Etcd) -> list[ServiceRecord]:
-    """Every registered coordinator and agent, by name."""
+    """Every registered coordinator and agent, by name, except records that cannot be read."""
     snapshots = await asyncio.gather(etcd.list(keys.coordinators()), etcd.list(keys.agents()))
-    records = [
-        decode_service(entry.value) for snapshot in snapshots for entry in snapshot.entries.values()
-    ]
+    records = []
+    for snapshot in snapshots:
+        for key, entry in snapshot.entries.items():
+            try:
+                records.append(decode_service(entry.value))
+            except MeshError as exc:
+                log.warning("left out what is registered at %s: %s", key, exc.message)
     return sorted(records, key=lambda record: (record.service, record.instance))
 
 
 async def wait_until_ready(
-    etcd: Etcd, specs: Sequence[ServiceSpec], *, failed: asyncio.Future[MeshError], timeout_s: float
+    etcd: Etcd,
+    specs: Sequence[ServiceSpec],
+    *,
+    failed: asyncio.Future[MeshError],
+    timeout_s: float,
+    pids: Callable[[], Collection[int]] | None = None,
 ) -> None:
     """Wait until every service of a stack is registered as ready.
 
+    Args:
+        etcd: An open client.
+        specs: The services, each as often as its replicas.
+        failed: Resolves when a service cannot be kept running.
+        timeout_s: Seconds to wait.
+        pids: The processes of this host that count; all of every host if None. Without it, what a
+            killed stack has registered counts until its lease ends.
+
     Raises:
-        MeshError: SERVICE_FAILED when a service cannot be kept running, TIMED_OUT naming what is
-            missing.
+        MeshError: Why a service cannot be kept running, or TIMED_OUT naming what is missing.
     """
     wanted = Counter({spec.name: spec.replicas for spec in specs})
 
@@ -42,6 +62,7 @@ async def wait_until_ready(
         View(etcd, keys.coordinators(), decode) as coordinators,
         View(etcd, keys.agents(), decode) as agents,
     ):
+        ready: Counter[str] = Counter()
         changed = asyncio.Event()
         for view in (coordinators, agents):
             view.subscribe(changed.set)
@@ -54,11 +75,16 @@ async def wait_until_ready(
                         record.service
                         for view in (coordinators, agents)
                         for record in view.items.values()
-                        if record.state == "ready"
+                        if record.state == "ready" and _counts(record, pids)
                     )
                     if not wanted - ready:
                         return
-                    await either(changed, failed)
+                    waiters: list[asyncio.Future[Any]] = [
+                        asyncio.ensure_future(changed.wait()),
+                        failed,
+                    ]
+                    await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
+                    waiters[0].cancel()
                     if failed.done():
                         raise failed.result()
         except TimeoutError as exc:
@@ -70,11 +96,5 @@ async def wait_until_ready(
             ) from exc
 
 
-async def either(event: asyncio.Event, future: asyncio.Future[MeshError]) -> None:
-    """Wait until an event is set or a future is resolved."""
-    waiter = asyncio.ensure_future(event.wait())
-    pending: set[asyncio.Future[Any]] = {waiter, future}
-    try:
-        await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        waiter.cancel()
+def _counts(record: ServiceRecord, pids: Callable[[], Collection[int]] | None) -> bool:
+    return pids is None or (record.host == socket.gethostname() and record.pid in pids())

@@ -1,8 +1,8 @@
-"""Where a running stack is found: a small file in its home, written when all is ready."""
+"""Where a running stack can be found: a small file in its home, written when all is ready."""
 
 from __future__ import annotations
 
-import os
+import fcntl
 from pathlib import Path
 
 import msgspec
@@ -37,20 +37,26 @@ def read(home: Path) -> StackState | None:
     """The stack that runs in a home folder, or None."""
     try:
         state = msgspec.json.decode(path(home).read_bytes(), type=StackState)
-    except (FileNotFoundError, msgspec.MsgspecError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return None
-    return state if is_alive(state.pid) else None
+    return state if owner(home) == state.pid else None
 
 
-def is_alive(pid: int) -> bool:
-    """Whether a process of that id runs."""
+def owner(home: Path) -> int | None:
+    """The process that runs a stack in a home folder, or None.
+
+    What counts is the lock that the owner holds: a killed owner leaves its file behind, and its
+    process id may be another program's by now.
+    """
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+        with (home / "lock").open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(file.read(32))
+    except (OSError, ValueError):
+        return None
+    return None
 
 
 def write(home: Path, state: StackState) -> None:

@@ -1,4 +1,4 @@
-"""Run a stack: servers, span receiver, services: processes of their own, kept running."""
+"""Run a stack: servers, span receiver, and a process per service, watched and restarted."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from langmesh.clock import monotonic, now_iso
 from langmesh.embedded.process import Child, Guard
@@ -28,6 +30,15 @@ _GRACE_S: Final = 12.0
 _QUICK_DEATH_S: Final = 5.0
 _QUICK_DEATHS_MAX: Final = 3
 _RESTART_PAUSE_S: Final = 0.5
+_WORDS_MAX: Final = 500
+
+
+class _LastLine(msgspec.Struct, frozen=True):
+    """What ``langmesh.service`` logs before it ends a process with a failure."""
+
+    code: str
+    reason: str
+    remedy: str
 
 
 @dataclass(slots=True)
@@ -56,6 +67,10 @@ class Stack:
         """The service processes by label."""
         return self._children
 
+    def pids(self) -> set[int]:
+        """The ids of the service processes."""
+        return {child.pid for child in self._children.values()}
+
     async def stop_services(self) -> None:
         """Stop all services; they drain and send their last spans."""
         for keeper in self._keepers:
@@ -81,32 +96,36 @@ class Stack:
             started = monotonic()
             code = await child.wait()
             quick_deaths = quick_deaths + 1 if monotonic() - started < _QUICK_DEATH_S else 0
-            log.warning("service %s ended by itself with code %s", label, code)
-            if quick_deaths >= _QUICK_DEATHS_MAX:
+            end = _end_of(child)
+            if not end.retryable or quick_deaths >= _QUICK_DEATHS_MAX:
                 if not self.failed.done():
                     self.failed.set_result(
                         MeshError(
-                            ErrorCode.SERVICE_FAILED,
-                            f"service {label} ended {quick_deaths} times right after its start"
-                            f" (exit code {code}): {_last_words(child)}",
+                            end.code,
+                            f"service {label} ended with exit code {code}: {end.message}",
+                            remedy=end.remedy,
                         )
                     )
                 return
+            log.warning("service %s ended with exit code %s and is started again", label, code)
             await asyncio.sleep(_RESTART_PAUSE_S)
             child = self._spawn(label, spec)
 
 
-def _last_words(child: Child) -> str:
-    """The last log line of a process, its message only where it is one of our JSON lines."""
-    import msgspec
+def _end_of(child: Child) -> MeshError:
+    """Why a service ended, as the last line of its log says.
 
+    A failure that a restart cannot mend, such as a graph that cannot be imported, keeps its code.
+    """
     lines = [line for line in child.output().splitlines() if line.strip()]
+    remedy = f"Read its log {child.log}."
     if not lines:
-        return "it printed nothing"
+        return MeshError(ErrorCode.SERVICE_FAILED, "it printed nothing", remedy=remedy)
     try:
-        return str(msgspec.json.decode(lines[-1])["message"])
-    except (msgspec.MsgspecError, KeyError, TypeError):
-        return lines[-1][:500]
+        line = msgspec.json.decode(lines[-1], type=_LastLine)
+        return MeshError(ErrorCode(line.code), line.reason, remedy=line.remedy)
+    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError):
+        return MeshError(ErrorCode.SERVICE_FAILED, lines[-1][:_WORDS_MAX], remedy=remedy)
 
 
 @asynccontextmanager
@@ -129,10 +148,11 @@ async def running_stack(
         environ: The environment; the process's own by default.
 
     Raises:
-        MeshError: ALREADY_RUNNING, SERVER_START_FAILED, PORT_IN_USE, DEPENDENCY_MISSING.
+        MeshError: ALREADY_RUNNING, SERVER_START_FAILED, PORT_IN_USE, DEPENDENCY_MISSING,
+            INVALID_SETTING for a home that cannot be a folder.
     """
     environ = os.environ if environ is None else environ
-    home = Path.cwd() / settings.home
+    home = home_folder(settings.home)
     async with AsyncExitStack() as stack:
         servers = await stack.enter_async_context(
             embedded_servers(
@@ -174,3 +194,21 @@ async def running_stack(
         finally:
             state.remove(home)
             await running.stop_services()
+
+
+def home_folder(text: str) -> Path:
+    """The home folder of a stack, made if missing.
+
+    Raises:
+        MeshError: INVALID_SETTING if it cannot be a folder.
+    """
+    home = Path(text).resolve()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise MeshError(
+            ErrorCode.INVALID_SETTING,
+            f"LANGMESH_HOME={text!r}: {exc.strerror}",
+            remedy="Name a folder that exists or can be made.",
+        ) from exc
+    return home

@@ -8,7 +8,7 @@ has a default; a field never changes its type.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
@@ -207,8 +207,8 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     configurable: dict[str, Any] = {}
     tags: list[str] = []
     metadata: dict[str, Any] = {}
-    recursion_limit: int | None = None
-    max_concurrency: int | None = None
+    recursion_limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    max_concurrency: Annotated[int, msgspec.Meta(ge=1)] | None = None
 
 
 StreamMode = Literal["values", "updates", "custom", "messages", "tasks", "checkpoints", "debug"]

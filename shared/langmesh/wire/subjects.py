@@ -6,10 +6,13 @@ by kind. All parts are tokens of ``names``; callers pass names, never tokens.
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Final
 
 from langmesh.errors import ErrorCode, MeshError
-from langmesh.wire.names import from_token, to_token
+from langmesh.wire.names import NAME_BYTES_MAX, from_token, to_token
 
 ROOT = "mesh.v1"
 
@@ -22,6 +25,8 @@ EVENT_ALL = f"{ROOT}.event.*.*.*.*"
 REJECT_ALL = f"{ROOT}.reject.*.*"
 CHUNK_ALL = f"{ROOT}.chunk.*.*.*.*.*"
 DEAD_ALL = f"{ROOT}.dead.*.*.*"
+
+_HASHED: Final = "h--"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +121,7 @@ def parse_slot(subject: str) -> SlotSubject:
 def log(partition: int, tenant: str, thread: str, namespace: str = "") -> str:
     """The chain of a thread's entries, written by the partition's owner only."""
     base = f"{ROOT}.log.{partition}.{_t(tenant, 'tenant')}.{_t(thread, 'thread')}"
-    return f"{base}.{_t(namespace, 'namespace')}" if namespace else base
+    return f"{base}.{_namespace(namespace)}" if namespace else base
 
 
 def active(partition: int, tenant: str, thread: str) -> str:
@@ -171,6 +176,15 @@ def exec_consumer(subject: str) -> str:
     ``=`` is in no token and is allowed in consumer names, so that the name is unique and readable.
     """
     return "=".join(_parts(subject, "exec", 4))
+
+
+def _namespace(namespace: str) -> str:
+    """A checkpoint namespace as a token; it grows with each nesting, so long ones are hashed."""
+    raw = namespace.encode("utf-8", "surrogatepass")
+    if len(raw) <= NAME_BYTES_MAX and not namespace.startswith(_HASHED):
+        return _t(namespace, "namespace")
+    digest = base64.b32hexencode(blake2b(raw, digest_size=30).digest())
+    return _HASHED + digest.decode().lower()
 
 
 def _t(name: str, field: str) -> str:
