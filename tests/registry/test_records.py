@@ -26,7 +26,9 @@ SERVICE = ServiceRecord(
     graph="research",
     node="researcher",
 )
-BINDINGS = Bindings(revision="r1", nodes={"n": Binding(subject="mesh.v1.exec.t.g.n.v1", release="v1")})
+BINDINGS = Bindings(
+    revision="r1", nodes={"n": Binding(subject="mesh.v1.exec.t.g.n.v1", release="v1")}
+)
 
 
 def test_records_are_json_and_come_back():
@@ -62,11 +64,19 @@ def test_a_wrong_field_of_a_service_record_is_named(change, field):
     ("document", "code", "reason"),
     [
         (b"{", ErrorCode.MALFORMED_BODY, "Bindings"),
-        (b"{}", ErrorCode.INVALID_FIELD, "nodes"),
-        (b'{"nodes": {"n": {"subject": "s"}}}', ErrorCode.INVALID_FIELD, "release"),
-        (b'{"nodes": {"n": {"subject": "s", "release": ""}}}', ErrorCode.INVALID_FIELD, "nodes"),
+        (b"{}", ErrorCode.INVALID_FIELD, "revision"),
         (
-            b'{"nodes": {"n": {"subject": "s", "release": "v1", "burden": 1}}}',
+            b'{"revision": "r", "nodes": {"n": {"subject": "s"}}}',
+            ErrorCode.INVALID_FIELD,
+            "release",
+        ),
+        (
+            b'{"revision": "r", "nodes": {"n": {"subject": "s", "release": ""}}}',
+            ErrorCode.INVALID_FIELD,
+            "nodes",
+        ),
+        (
+            b'{"revision": "r", "nodes": {"n": {"subject": "s", "release": "v1", "burden": 1}}}',
             ErrorCode.INVALID_FIELD,
             "burden",
         ),

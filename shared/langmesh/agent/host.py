@@ -119,7 +119,8 @@ async def hosting(service: Service, places: Sequence[NodePlace]) -> AsyncIterato
             async with contextlib.AsyncExitStack() as stack:
                 for node in nodes:
                     await stack.enter_async_context(node.consuming())
-                yield
+                with service.announced():
+                    yield
             for node in nodes:
                 with contextlib.suppress(MeshError):
                     await lifeline.update(node.key, node.record("draining"))

@@ -27,6 +27,7 @@ from langmesh.wire.streams import EXEC_ACK_WAIT_S
 log = logging.getLogger(__name__)
 
 _BEAT_S: Final = EXEC_ACK_WAIT_S / 4
+_REGISTERED_S: Final = 10.0
 
 
 class Lifeline:
@@ -93,6 +94,7 @@ class Lifeline:
             Registration(etcd, self._entries) as registration,
         ):
             self._registration = registration
+            await registration.wait_up(_REGISTERED_S)
             self._ready.set_result(None)
             while not self._stop.is_set():
                 with contextlib.suppress(TimeoutError):

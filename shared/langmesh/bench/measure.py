@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from statistics import median, quantiles
@@ -18,9 +18,8 @@ from langmesh.bus.streams import ensure_streams
 from langmesh.client import Client
 from langmesh.clock import monotonic
 from langmesh.errors import ErrorCode, MeshError
-from langmesh.registry.etcd import Etcd
 from langmesh.settings import Settings
-from langmesh.stack import inventory, spec
+from langmesh.stack import spec
 from langmesh.stack.supervisor import Stack, running_stack
 from langmesh.wire.messages import RunEnded, RunStarted, TaskEnded
 from langmesh.wire.streams import STREAMS
@@ -68,29 +67,14 @@ async def chain_on_mesh(
     async with (
         running_stack(settings, specs, graphs=["chain"], environ=environ) as stack,
         connect(stack.state.nats_url, name="bench", wait_s=10) as bus,
-        Etcd(stack.state.etcd_endpoints) as etcd,
     ):
         await ensure_streams(bus)
-        await inventory.wait_until_ready(
-            etcd, _registered(specs, steps), failed=stack.failed, timeout_s=_READY_S
-        )
-        agent_pids = sorted(
-            {r.pid for r in await inventory.services(etcd) if r.service == "chain-agent"}
-        )
+        await stack.wait_ready(specs, timeout_s=_READY_S)
+        agent_pids = [item.pid for item in stack.ready.services if item.name == "chain-agent"]
         async with Client.open(bus, "chain", tenant=settings.tenant) as client:
             return await _measure(
                 stack, bus, client, agent_pids, steps, concurrency, runs or concurrency * 20
             )
-
-
-def _registered(specs: Sequence[spec.ServiceSpec], steps: int) -> list[spec.ServiceSpec]:
-    """The registrations to wait for: a host of several nodes registers once per node."""
-    return [
-        dataclasses.replace(item, replicas=item.replicas * steps)
-        if item.name == "chain-agent"
-        else item
-        for item in specs
-    ]
 
 
 async def _measure(

@@ -19,10 +19,9 @@ from langmesh.cli.trace import spans_of
 from langmesh.client import Client
 from langmesh.clock import monotonic
 from langmesh.errors import ErrorCode, MeshError
-from langmesh.registry.etcd import Etcd
-from langmesh.registry.records import ServiceRecord
 from langmesh.settings import Settings
-from langmesh.stack import inventory, spec
+from langmesh.stack import spec
+from langmesh.stack.readiness import ReadyService
 from langmesh.stack.supervisor import Stack, running_stack
 from langmesh.wire.messages import AnyEvent, RunEnded, RunInterrupted, TaskEnded
 
@@ -81,19 +80,14 @@ async def _ask(
     events: list[AnyEvent],
     *,
     quiet: bool,
-) -> list[ServiceRecord]:
-    async with (
-        connect(stack.state.nats_url, name="langmesh demo", wait_s=10) as bus,
-        Etcd(stack.state.etcd_endpoints) as etcd,
-    ):
+) -> list[ReadyService]:
+    async with connect(stack.state.nats_url, name="langmesh demo", wait_s=10) as bus:
         await ensure_streams(bus)
-        await inventory.wait_until_ready(
-            etcd, specs, failed=stack.failed, timeout_s=_READY_S, pids=stack.pids
-        )
-        services = await inventory.services(etcd)
+        await stack.wait_ready(specs, timeout_s=_READY_S)
+        services = stack.ready.services
         if not quiet:
-            for record in services:
-                say(f"  {record.service:<12} pid {record.pid:<8} {record.instance}")
+            for item in services:
+                say(f"  {item.name:<12} pid {item.pid:<8} {item.instance}")
             say()
             say(styled(question, "bold"))
         async with Client.open(bus, "research", tenant=settings.tenant) as client:
@@ -105,7 +99,7 @@ async def _ask(
     return services
 
 
-def _summary(final: RunEnded | RunInterrupted, services: Sequence[ServiceRecord]) -> dict[str, Any]:
+def _summary(final: RunEnded | RunInterrupted, services: Sequence[ReadyService]) -> dict[str, Any]:
     ended = final if isinstance(final, RunEnded) else None
     return {
         "run_id": final.run_id,
@@ -115,8 +109,7 @@ def _summary(final: RunEnded | RunInterrupted, services: Sequence[ServiceRecord]
         "supersteps": ended.supersteps if ended is not None else 0,
         "tasks": ended.tasks if ended is not None else 0,
         "services": [
-            {"name": record.service, "instance": record.instance, "pid": record.pid}
-            for record in services
+            {"name": item.name, "instance": item.instance, "pid": item.pid} for item in services
         ],
         "output": ended.output if ended is not None else None,
         "error": ended.error if ended is not None else None,

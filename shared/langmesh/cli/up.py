@@ -18,9 +18,8 @@ from langmesh.bus import connect
 from langmesh.bus.streams import ensure_streams
 from langmesh.cli.terminal import say, say_json, styled
 from langmesh.errors import ErrorCode, MeshError
-from langmesh.registry.etcd import Etcd
 from langmesh.settings import Settings
-from langmesh.stack import inventory, spec, state
+from langmesh.stack import spec, state
 from langmesh.stack.spec import ServiceSpec
 from langmesh.stack.state import StackState
 from langmesh.stack.supervisor import Stack, home_folder, running_stack
@@ -86,22 +85,18 @@ def _specs(graphs: Sequence[str]) -> list[ServiceSpec]:
 async def _ready(
     stack: Stack, settings: Settings, specs: Sequence[ServiceSpec], graphs: Sequence[str]
 ) -> None:
-    async with (
-        connect(stack.state.nats_url, name="langmesh up", wait_s=10) as bus,
-        Etcd(stack.state.etcd_endpoints) as etcd,
-    ):
+    async with connect(stack.state.nats_url, name="langmesh up", wait_s=10) as bus:
         # Submissions are welcome before the first coordinator is.
         await ensure_streams(bus)
-        await inventory.wait_until_ready(
-            etcd, specs, failed=stack.failed, timeout_s=READY_S, pids=stack.pids
-        )
-        if graphs:
-            from langmesh.stack.agents import start_agents
+    if not any(item.name == "coordinator" for item in specs):
+        # Agents wait for a coordinator to publish their graph; so must whoever wants them ready.
+        return
+    await stack.wait_ready(specs, timeout_s=READY_S)
+    if graphs:
+        from langmesh.stack.agents import start_agents
 
-            agents = await start_agents(stack, etcd, settings, graphs)
-            await inventory.wait_until_ready(
-                etcd, agents, failed=stack.failed, timeout_s=READY_S, pids=stack.pids
-            )
+        agents = await start_agents(stack, settings, graphs)
+        await stack.wait_ready(agents, timeout_s=READY_S)
 
 
 def _announce(mesh: StackState, *, as_json: bool) -> None:

@@ -292,7 +292,7 @@ class Admission:
 
 
 def _ids(body: bytes) -> dict[str, Any]:
-    """The ids that a refused submission asked for, where they can be read and are of a name's size."""
+    """The ids that a refused submission asked for, where they can be read and told."""
     try:
         submission = codec.decode_submission(body)
     except MeshError:

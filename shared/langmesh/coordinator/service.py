@@ -25,6 +25,8 @@ from langmesh.wire.streams import SUBMIT_CONSUMER
 
 log = logging.getLogger(__name__)
 
+_REGISTERED_S = 10.0
+
 
 class Coordinator:
     """Compiles graphs, admits submissions, drives runs.
@@ -76,9 +78,11 @@ class Coordinator:
             admission = Admission(
                 bus, engine, max_runs=settings.max_runs, threads_max=settings.threads_max
             )
-            async with admission.run(), Registration(etcd, {where: record}):
+            async with admission.run(), Registration(etcd, {where: record}) as registration:
+                await registration.wait_up(_REGISTERED_S)
                 log.info("durability profile: process-crash; run state in memory")
-                yield
+                with service.announced():
+                    yield
 
     async def _publish(self, etcd: Etcd, tenant: str, release: str) -> None:
         for source in self._sources:

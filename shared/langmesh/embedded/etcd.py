@@ -75,8 +75,8 @@ class EmbeddedEtcd(EmbeddedServer):
             "quota-backend-bytes": _QUOTA_BYTES,
             "auto-compaction-mode": "revision",
             "auto-compaction-retention": _KEPT_REVISIONS,
-            # etcd 3.5.1 can lose acknowledged writes when it is killed while it writes a batch to its
-            # backend; with rare batches it replays them from its log instead.
+            # etcd 3.5.1 can lose acknowledged writes when it is killed while it writes a batch to
+            # its backend; with rare batches it replays them from its log instead.
             "backend-batch-interval": "1m",
             "backend-batch-limit": 1_000_000,
             "log-outputs": "stderr",

@@ -7,13 +7,14 @@ Exit codes: 0 after SIGTERM or SIGINT, 1 for a failure that a person can mend (o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 
@@ -22,6 +23,7 @@ import uvloop
 from langmesh import clock, settings
 from langmesh.errors import MeshError
 from langmesh.registry.records import ServiceRecord, State
+from langmesh.service.notify import notify
 from langmesh.settings import Settings
 from langmesh.telemetry import logs
 from langmesh.telemetry.tracing import Telemetry, setup
@@ -43,6 +45,15 @@ class Service:
     started_at: str = field(default_factory=clock.now_iso)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process shall drain and end."""
+
+    @contextlib.contextmanager
+    def announced(self) -> Iterator[None]:
+        """Tell the supervisor that the service is ready, and after the block that it stops."""
+        notify("READY=1", service=self.name, instance=self.instance)
+        try:
+            yield
+        finally:
+            notify("STOPPING=1", service=self.name, instance=self.instance)
 
     def record(
         self, state: State, *, capacity: int, release: str = "", graph: str = "", node: str = ""

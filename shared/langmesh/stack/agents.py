@@ -17,11 +17,14 @@ from langmesh.stack.supervisor import Stack
 
 
 async def start_agents(
-    stack: Stack, etcd: Etcd, settings: Settings, sources: Sequence[str]
+    stack: Stack, settings: Settings, sources: Sequence[str]
 ) -> list[ServiceSpec]:
     """Start an agent for every node of the graphs that the coordinator published."""
     wanted = set(sources)
-    async with View(etcd, keys.graphs(settings.tenant), _decode) as view:
+    async with (
+        Etcd(stack.state.etcd_endpoints) as etcd,
+        View(etcd, keys.graphs(settings.tenant), _decode) as view,
+    ):
         await view.wait_for(lambda items: wanted <= _current(items).keys(), timeout_s=30)
         found = _current(view.items)
     specs = [

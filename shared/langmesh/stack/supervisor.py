@@ -19,6 +19,7 @@ from langmesh.embedded.servers import embedded_servers
 from langmesh.errors import ErrorCode, MeshError
 from langmesh.settings import Settings
 from langmesh.stack import state
+from langmesh.stack.readiness import Readiness, readiness
 from langmesh.stack.spec import ServiceSpec
 from langmesh.stack.state import StackState
 from langmesh.telemetry.receiver_http import OtlpHttpReceiver
@@ -49,6 +50,7 @@ class Stack:
     state: StackState
     guard: Guard
     env: dict[str, str]
+    ready: Readiness
     failed: asyncio.Future[MeshError]
     """Resolves when a service cannot be kept running."""
     _children: dict[str, Child] = field(default_factory=dict)
@@ -67,9 +69,13 @@ class Stack:
         """The service processes by label."""
         return self._children
 
-    def pids(self) -> set[int]:
-        """The ids of the service processes."""
-        return {child.pid for child in self._children.values()}
+    async def wait_ready(self, specs: Sequence[ServiceSpec], *, timeout_s: float) -> None:
+        """Wait until services of this stack are ready.
+
+        Raises:
+            MeshError: Why a service cannot be kept running, or TIMED_OUT naming what is missing.
+        """
+        await self.ready.wait(specs, failed=self.failed, timeout_s=timeout_s)
 
     async def stop_services(self) -> None:
         """Stop all services; they drain and send their last spans."""
@@ -95,6 +101,7 @@ class Stack:
         while True:
             started = monotonic()
             code = await child.wait()
+            self.ready.forget(child.pid)
             quick_deaths = quick_deaths + 1 if monotonic() - started < _QUICK_DEATH_S else 0
             end = _end_of(child)
             if not end.retryable or quick_deaths >= _QUICK_DEATHS_MAX:
@@ -173,6 +180,8 @@ async def running_stack(
             endpoint = receiver.endpoint
             env["OTEL_EXPORTER_OTLP_ENDPOINT"] = endpoint
             env["OTEL_EXPORTER_OTLP_PROTOCOL"] = "http/protobuf"
+        ready = await stack.enter_async_context(readiness())
+        env["NOTIFY_SOCKET"] = ready.path
         running = Stack(
             home=home,
             state=StackState(
@@ -185,6 +194,7 @@ async def running_stack(
             ),
             guard=servers.guard,
             env=env,
+            ready=ready,
             failed=asyncio.get_running_loop().create_future(),
         )
         for spec in specs:
