@@ -41,8 +41,14 @@ class _Thread:
 
     waiting: deque[tuple[Run, Delivery]] = field(default_factory=deque)
     active: Run | None = None
-    interrupted: Run | None = None
+    latest: Run | None = None
+    """The run that was driven last; a resume command continues it while it asks."""
     graphs: set[str] = field(default_factory=set)
+
+    @property
+    def asking(self) -> bool:
+        """Whether the thread waits for a human."""
+        return self.latest is not None and self.latest.asking
 
 
 class Admission:
@@ -197,10 +203,11 @@ class Admission:
         found = self._threads.get((tenant, thread))
         if submission.command is None or submission.command.resume is None or found is None:
             return None
-        run = found.interrupted
-        if run is None or run.graph != graph:
+        run = found.latest
+        # The question is out before its run lets go of the thread: an answer may come that early.
+        if run is None or run.graph != graph or not run.asking:
             return None
-        found.interrupted = None
+        run.asking = False
         return run
 
     async def _earlier(self, subject: str, delivery: Delivery) -> tuple[int, int, bool, bool]:
@@ -232,7 +239,7 @@ class Admission:
             self._forget_idle_threads()
             return
         run, delivery = thread.waiting.popleft()
-        thread.active = run
+        thread.active = thread.latest = run
         driver = asyncio.get_running_loop().create_task(self._drive(thread, run, delivery))
         self._drivers.add(driver)
         driver.add_done_callback(self._drivers.discard)
@@ -241,7 +248,6 @@ class Admission:
         try:
             with run.span.activate():
                 await run.drive()
-            thread.interrupted = None if run.ended else run
         except Usurped:
             log.warning("run %s went to another coordinator", run.id)
         finally:
@@ -281,8 +287,7 @@ class Admission:
         """Drop the state of the thread that was idle longest when there are too many."""
         while len(self._threads) > self._threads_max:
             key = next(
-                (k for k, t in self._threads.items() if t.active is None and not t.interrupted),
-                None,
+                (k for k, t in self._threads.items() if t.active is None and not t.asking), None
             )
             if key is None:
                 return
