@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import sys
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -59,7 +60,8 @@ class Admission:
         self._engine = engine
         self._threads: OrderedDict[ThreadKey, _Thread] = OrderedDict()
         self._threads_max = threads_max
-        self._held: dict[int, Delivery] = {}
+        self._held: dict[int, list[Delivery]] = {}
+        self._doubtful_until = 0
         self._drivers: set[asyncio.Task[None]] = set()
         self._epoch = ""
         self._arrivals: asyncio.Queue[Delivery] = asyncio.Queue()
@@ -77,6 +79,8 @@ class Admission:
         info = await self._bus.api(f"STREAM.INFO.{SUBMIT.name}")
         # Sequences start again when the stream is made anew; its age keeps derived ids unique.
         self._epoch = _epoch(info["created"])
+        self._doubtful_until = info["state"]["last_seq"]
+        forget = self._bus.on_reconnect(self._doubt)
         workers = [
             asyncio.create_task(self._keep_alive(), name="keep submissions"),
             asyncio.create_task(self._admit_all(), name="admit submissions"),
@@ -85,6 +89,7 @@ class Admission:
             async with self._consumer.run():
                 yield
         finally:
+            forget()
             for task in (*workers, *self._drivers):
                 task.cancel()
             await asyncio.gather(*workers, *self._drivers, return_exceptions=True)
@@ -95,7 +100,11 @@ class Admission:
         return len(self._held)
 
     def _on_delivery(self, delivery: Delivery) -> None:
-        self._held[delivery.stream_seq] = delivery
+        if (held := self._held.get(delivery.stream_seq)) is not None:
+            # The broker lost track of a delivery that is in work here; its run goes on.
+            held.append(delivery)
+            return
+        self._held[delivery.stream_seq] = [delivery]
         self._arrivals.put_nowait(delivery)
 
     async def _admit_all(self) -> None:
@@ -109,8 +118,8 @@ class Admission:
         except MeshError as exc:
             if exc.retryable and exc.code != ErrorCode.UNKNOWN_GRAPH:
                 log.warning("a submission is put off: %s", exc)
-                self._held.pop(delivery.stream_seq, None)
-                delivery.release(_RETRY_S)
+                for each in self._held.pop(delivery.stream_seq):
+                    each.release(_RETRY_S)
                 return
             await self._refuse(delivery, exc)
             return
@@ -228,10 +237,16 @@ class Admission:
         event = codec.decode_event(last[1])
         return event.seq, last[0], True, isinstance(event, RunEnded)
 
-    @staticmethod
-    def _may_exist(delivery: Delivery) -> bool:
-        # Derived ids are new on the first delivery; only a chosen run_id may have been used before.
-        return b'"run_id"' in delivery.body
+    def _may_exist(self, delivery: Delivery) -> bool:
+        """Whether what the broker calls a first delivery may be of a run that began before.
+
+        A chosen run_id may have been used; and a broker that crashed may have forgotten deliveries of what it
+        held then.
+        """
+        return delivery.stream_seq <= self._doubtful_until or b'"run_id"' in delivery.body
+
+    def _doubt(self) -> None:
+        self._doubtful_until = sys.maxsize
 
     def _next(self, thread: _Thread) -> None:
         if not thread.waiting:
@@ -255,8 +270,8 @@ class Admission:
             self._next(thread)
 
     def _settle(self, delivery: Delivery) -> None:
-        self._held.pop(delivery.stream_seq, None)
-        delivery.ack()
+        for each in self._held.pop(delivery.stream_seq, []):
+            each.ack()
 
     async def _refuse(self, delivery: Delivery, exc: MeshError) -> None:
         log.info("submission %d refused: %s", delivery.stream_seq, exc)
@@ -280,8 +295,8 @@ class Admission:
     async def _keep_alive(self) -> None:
         while True:
             await asyncio.sleep(_KEEP_ALIVE_S)
-            for delivery in list(self._held.values()):
-                delivery.in_progress()
+            for held in list(self._held.values()):
+                held[-1].in_progress()
 
     def _forget_idle_threads(self) -> None:
         """Drop the state of the thread that was idle longest when there are too many."""
