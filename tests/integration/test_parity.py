@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
@@ -16,8 +14,6 @@ from langgraph.graph.state import CompiledStateGraph, StateGraph
 from langgraph.types import Command
 
 from langmesh.client import Client
-from langmesh.graphs import directory
-from langmesh.graphs.loading import load
 from langmesh.testing import LocalMesh
 from langmesh.wire import codec
 from langmesh.wire.messages import (
@@ -29,6 +25,7 @@ from langmesh.wire.messages import (
     TaskRestarted,
     TaskStarted,
 )
+from tests.integration.kit import assert_contiguous, events_of, serving
 
 MODES = ["values", "updates"]
 
@@ -143,26 +140,8 @@ def compare(case: Case, events: list[AnyEvent], expected: list[tuple[str, Any]])
     assert sorted(map(repr, found)) == sorted(map(repr, expected))
 
 
-@asynccontextmanager
-async def serving(mesh: LocalMesh, case: Case) -> AsyncIterator[Client]:
-    """Publish a graph under its own name, with a coordinator and an agent for all nodes."""
-    topology = load(case.graph, tenant="default", name=case.id).topology
-    await directory.publish(mesh.etcd, topology, release="v1")
-    async with (
-        mesh.coordinator(),
-        mesh.agents(case.id, *topology.nodes),
-        mesh.client(case.id) as client,
-    ):
-        yield client
-
-
 async def run(client: Client, given: Any, **fields: Any) -> list[AnyEvent]:
-    handle = await client.submit(given, stream_mode=MODES, **fields)
-    return [event async for event in handle.events()]
-
-
-def assert_contiguous(events: list[AnyEvent]) -> None:
-    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    return await events_of(await client.submit(given, stream_mode=MODES, **fields))
 
 
 @cases(SUCCEED)
@@ -171,7 +150,7 @@ async def test_a_run_streams_and_ends_as_in_process(mesh: LocalMesh, case: Case)
     output = await case.build().ainvoke(
         case.input, {"configurable": {"thread_id": "t"}}, context=case.fields.get("context")
     )
-    async with serving(mesh, case) as client:
+    async with serving(mesh, case.graph) as client:
         events = await run(client, case.input, **case.fields)
     compare(case, events, expected)
     assert_contiguous(events)
@@ -191,7 +170,7 @@ async def test_a_failure_is_the_one_of_in_process(mesh: LocalMesh, case: Case) -
     with pytest.raises(Exception) as failure:  # noqa: PT011  any exception; it is compared below
         async for mode, data in graph.astream(case.input, config, stream_mode=MODES):
             expected.append((mode, shown(data)))
-    async with serving(mesh, case) as client:
+    async with serving(mesh, case.graph) as client:
         events = await run(client, case.input, **case.fields)
     compare(case, events, expected)
     assert_contiguous(events)
@@ -216,7 +195,7 @@ def _no_numbers(text: str) -> str:
 @cases(ASK)
 async def test_a_human_answers_as_in_process(mesh: LocalMesh, case: Case) -> None:
     graph = case.build()
-    async with serving(mesh, case) as client:
+    async with serving(mesh, case.graph) as client:
         given: Any = case.input
         fields: dict[str, Any] = {"thread_id": "t"}
         earlier: list[AnyEvent] = []
@@ -244,7 +223,7 @@ async def test_a_human_answers_as_in_process(mesh: LocalMesh, case: Case) -> Non
 
 async def test_attempts_are_told(mesh: LocalMesh) -> None:
     case = Case(graph=POLICIES + "flaky", input={"n": 0})
-    async with serving(mesh, case) as client:
+    async with serving(mesh, case.graph) as client:
         events = await run(client, case.input)
     fetches = [event for event in events if getattr(event, "node", "") == "fetch"]
     assert [type(event) for event in fetches] == [TaskStarted, TaskRestarted, TaskRestarted, TaskEnded]
