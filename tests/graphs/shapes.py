@@ -83,7 +83,9 @@ def branch() -> StateGraph:
 def entry_branch() -> StateGraph:
     """A conditional entry point, evaluated by the coordinator."""
     graph = _of("small", "big")
-    graph.add_conditional_edges(START, lambda state: "big" if state["n"] > 9 else "small", ["big", "small"])
+    graph.add_conditional_edges(
+        START, lambda state: "big" if state["n"] > 9 else "small", ["big", "small"]
+    )
     return graph
 
 
@@ -94,7 +96,9 @@ def loop() -> StateGraph:
     graph = StateGraph(Trail)
     graph.add_node("count", count)
     graph.add_edge(START, "count")
-    graph.add_conditional_edges("count", lambda state: END if state["n"] >= 4 else "count", ["count", END])
+    graph.add_conditional_edges(
+        "count", lambda state: END if state["n"] >= 4 else "count", ["count", END]
+    )
     return graph
 
 
@@ -150,7 +154,9 @@ def sends() -> StateGraph:
     graph = _of("split", "merge")
     graph.add_node("part", part, input_schema=Part)
     graph.add_edge(START, "split")
-    graph.add_conditional_edges("split", lambda state: [Send("part", {"part": i}) for i in range(state["n"])], ["part"])
+    graph.add_conditional_edges(
+        "split", lambda state: [Send("part", {"part": i}) for i in range(state["n"])], ["part"]
+    )
     graph.add_edge("part", "merge")
     return graph
 
@@ -171,7 +177,11 @@ def mixed_sends() -> StateGraph:
     graph.add_edge("split", "beside")
     graph.add_conditional_edges(
         "split",
-        lambda _: [Send("whole", {"part": 7}), Send("part", {"part": 1}), Send("whole", {"part": 8})],
+        lambda _: [
+            Send("whole", {"part": 7}),
+            Send("part", {"part": 1}),
+            Send("whole", {"part": 8}),
+        ],
         ["part", "whole"],
     )
     graph.add_edge(["part", "whole", "beside"], "merge")

@@ -49,6 +49,11 @@ def talkers() -> StateGraph:
     graph.add_node("threaded", threaded)
     graph.add_node("runtime", runtime)
     graph.add_node("flaky", flaky, retry_policy=RetryPolicy(initial_interval=0.02, jitter=False))
-    for start, end in ((START, "writer"), ("writer", "threaded"), ("threaded", "runtime"), ("runtime", "flaky")):
+    for start, end in (
+        (START, "writer"),
+        ("writer", "threaded"),
+        ("threaded", "runtime"),
+        ("runtime", "flaky"),
+    ):
         graph.add_edge(start, end)
     return graph

@@ -167,7 +167,7 @@ async def test_a_run_streams_and_ends_as_in_process(mesh: LocalMesh, case: Case)
 async def test_a_failure_is_the_one_of_in_process(mesh: LocalMesh, case: Case) -> None:
     graph, expected = case.build(), []
     config = {"configurable": {"thread_id": "t"}, **case.fields.get("config", {})}
-    with pytest.raises(Exception) as failure:  # noqa: PT011  any exception; it is compared below
+    with pytest.raises(Exception) as failure:  # noqa: PT011, PT012  it is compared below
         async for mode, data in graph.astream(case.input, config, stream_mode=MODES):
             expected.append((mode, shown(data)))
     async with serving(mesh, case.graph) as client:
@@ -184,7 +184,9 @@ async def test_a_failure_is_the_one_of_in_process(mesh: LocalMesh, case: Case) -
     assert ended.error.node == FAILING_NODE.get(case.id, "")
     assert ended.error.code == CODES.get(case.id, "node_raised")
     if ended.error.code == "node_raised":
-        assert f"tests/graphs/{case.graph.split('.')[2].partition(':')[0]}.py" in ended.error.traceback
+        assert (
+            f"tests/graphs/{case.graph.split('.')[2].partition(':')[0]}.py" in ended.error.traceback
+        )
 
 
 def _no_numbers(text: str) -> str:
@@ -226,7 +228,12 @@ async def test_attempts_are_told(mesh: LocalMesh) -> None:
     async with serving(mesh, case.graph) as client:
         events = await run(client, case.input)
     fetches = [event for event in events if getattr(event, "node", "") == "fetch"]
-    assert [type(event) for event in fetches] == [TaskStarted, TaskRestarted, TaskRestarted, TaskEnded]
+    assert [type(event) for event in fetches] == [
+        TaskStarted,
+        TaskRestarted,
+        TaskRestarted,
+        TaskEnded,
+    ]
     assert [event.attempt for event in fetches] == [1, 2, 3, 3]
     assert [e.error.message for e in fetches if isinstance(e, TaskRestarted) and e.error] == [
         "attempt 1 failed",

@@ -90,19 +90,22 @@ async def test_what_cannot_run_is_refused_by_its_sequence(
     mesh: LocalMesh, body: bytes, code: str
 ) -> None:
     topology = await publish(mesh, "tests.graphs.shapes:loop")
-    async with mesh.coordinator(), mesh.agents("loop", *topology.nodes):
-        async with stock_client(mesh) as client:
-            js = client.jetstream()
-            answers = await js.subscribe(
-                "mesh.v1.reject.default.loop", stream="EVENT", ordered_consumer=True
-            )
-            ack = await js.publish("mesh.v1.submit.default.loop", body)
-            refusal = json.loads((await answers.next_msg(timeout=10)).data)
-            assert refusal["type"] == "run.rejected.v1"
-            assert (refusal["submit_seq"], refusal["code"]) == (ack.seq, code)
-            assert refusal["message"]
-            assert refusal["remedy"]
-            # The refusal is final, and the coordinator goes on.
-            assert (await mesh.run("loop", {"n": 4})).output["n"] == 5
-            with pytest.raises(nats.errors.TimeoutError):
-                await answers.next_msg(timeout=0.1)
+    async with (
+        mesh.coordinator(),
+        mesh.agents("loop", *topology.nodes),
+        stock_client(mesh) as client,
+    ):
+        js = client.jetstream()
+        answers = await js.subscribe(
+            "mesh.v1.reject.default.loop", stream="EVENT", ordered_consumer=True
+        )
+        ack = await js.publish("mesh.v1.submit.default.loop", body)
+        refusal = json.loads((await answers.next_msg(timeout=10)).data)
+        assert refusal["type"] == "run.rejected.v1"
+        assert (refusal["submit_seq"], refusal["code"]) == (ack.seq, code)
+        assert refusal["message"]
+        assert refusal["remedy"]
+        # The refusal is final, and the coordinator goes on.
+        assert (await mesh.run("loop", {"n": 4})).output["n"] == 5
+        with pytest.raises(nats.errors.TimeoutError):
+            await answers.next_msg(timeout=0.1)

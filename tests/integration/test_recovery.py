@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -18,7 +17,6 @@ from langmesh.registry import keys
 from langmesh.registry.records import decode_service
 from langmesh.registry.view import View
 from langmesh.testing import LocalMesh
-from langmesh.wire import codec
 from langmesh.wire.messages import RunAccepted, RunEnded, RunStarted, TaskEnded, TaskStarted
 from langmesh.wire.streams import EXEC_ACK_WAIT_S
 from tests.graphs.gates import Gate
@@ -79,9 +77,7 @@ async def wait_for_ends(tap: Tap, count: int) -> None:
 
 
 @pytest.mark.slow
-async def test_two_hundred_runs_survive_the_death_of_an_agent(
-    mesh: LocalMesh, record: str
-) -> None:
+async def test_two_hundred_runs_survive_the_death_of_an_agent(mesh: LocalMesh, record: str) -> None:
     await publish(mesh, PIPELINE)
     async with (
         mesh.coordinator(),
@@ -115,7 +111,9 @@ async def test_two_hundred_runs_survive_the_death_of_an_agent(
     again = {run for run, times in Counter(run for _, run in begun).items() if times > 1}
     assert again == {run for run in again if (victim.pid, run) in begun}
     assert 1 <= len(again) <= mesh.settings.max_in_flight
-    assert all(times == 1 for times in Counter(run for p, run in over if p == survivor.pid).values())
+    assert all(
+        times == 1 for times in Counter(run for p, run in over if p == survivor.pid).values()
+    )
 
 
 @pytest.mark.slow
@@ -211,9 +209,7 @@ async def test_runs_go_on_when_the_broker_comes_back(mesh: LocalMesh, record: st
     assert {len(end.output["done"]) for end in ends} == {3}
 
 
-async def test_runs_do_not_need_etcd(
-    mesh: LocalMesh, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_runs_do_not_need_etcd(mesh: LocalMesh, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = Gate()
     monkeypatch.setattr("tests.graphs.gates.gate", gate)
     assert mesh.servers.etcd is not None
@@ -248,6 +244,8 @@ async def test_a_coordinator_takes_over_from_a_killed_one(
     ):
         handles = [await client.submit({"n": 2}, thread_id=thread) for thread in threads]
         await asyncio.gather(*(gate.reached(thread) for thread in threads))
+        # Events follow their run at a small distance; these two lives shall both be seen.
+        await asyncio.gather(*(until(handle, TaskStarted) for handle in handles))
         first.kill()
         await first.wait()
         second = mesh.spawn("coordinator", module)

@@ -42,7 +42,10 @@ def blocked(mesh: LocalMesh, tmp_path: Path) -> dict[str, str]:
     environ = {**mesh.environ, "PYTHONPATH": path}
     for module in ("bm25s", "numpy"):
         attempt = subprocess.run(
-            [sys.executable, "-c", f"import {module}"], env=environ, capture_output=True, check=False
+            [sys.executable, "-c", f"import {module}"],
+            env=environ,
+            capture_output=True,
+            check=False,
         )
         assert attempt.returncode == 1
         assert f"No module named '{module}'".encode() in attempt.stderr
