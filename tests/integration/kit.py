@@ -94,15 +94,19 @@ class Tap:
         self.messages.append(message)
         self._changed.set()
 
-    async def wait_for(self, condition: Callable[[Msg], bool], *, timeout_s: float = 10) -> Msg:
-        """The first message that meets the condition."""
+    async def wait_for(
+        self, condition: Callable[[Msg], bool], *, count: int = 1, timeout_s: float = 10
+    ) -> Msg:
+        """The message that is the first, or the so manieth, to meet the condition."""
         async with asyncio.timeout(timeout_s):
             seen = 0
             while True:
-                for message in self.messages[seen:]:
-                    if condition(message):
+                while seen < len(self.messages):
+                    message = self.messages[seen]
+                    seen += 1
+                    count -= condition(message)
+                    if not count:
                         return message
-                seen = len(self.messages)
                 self._changed.clear()
                 await self._changed.wait()
 

@@ -240,8 +240,8 @@ class Admission:
     def _may_exist(self, delivery: Delivery) -> bool:
         """Whether what the broker calls a first delivery may be of a run that began before.
 
-        A chosen run_id may have been used; and a broker that crashed may have forgotten deliveries of what it
-        held then.
+        A chosen run_id may have been used; and a broker that crashed may have forgotten deliveries
+        of what it held then.
         """
         return delivery.stream_seq <= self._doubtful_until or b'"run_id"' in delivery.body
 
