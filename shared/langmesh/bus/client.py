@@ -92,6 +92,7 @@ class Bus:
         self._pending: dict[str, _Pending] = {}
         self._counter = 0
         self._sweeper: asyncio.TimerHandle | None = None
+        self._swept_at = 0.0
         self._reconnected: list[Callable[[], None]] = []
         self._outbox: deque[tuple[str, bytes, str, dict[str, str] | None]] = deque()
         self._outbox_filled = asyncio.Event()
@@ -161,6 +162,7 @@ class Bus:
         key = str(self._counter)
         self._pending[key] = (on_done, monotonic() + timeout_s, subject)
         if self._sweeper is None:
+            self._swept_at = monotonic()
             self._sweeper = loop.call_later(_SWEEP_S, self._sweep)
         headers = None if expected_last is None else {EXPECTED_LAST: str(expected_last)}
         return self._inbox + key, headers
@@ -361,8 +363,11 @@ class Bus:
 
     def _sweep(self) -> None:
         now = monotonic()
+        # If this loop was held up, acknowledgements that came in time are still unread.
+        held_up = now - self._swept_at > 4 * _SWEEP_S
+        self._swept_at = now
         for key, (_, deadline, subject) in list(self._pending.items()):
-            if deadline < now:
+            if deadline < now and not held_up:
                 self._settle(
                     key,
                     MeshError(

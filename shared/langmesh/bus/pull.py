@@ -126,10 +126,15 @@ class PullConsumer:
             try:
                 self._refill()
                 while not self._restart.is_set():
+                    slept_from = monotonic()
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(_HEARTBEAT_S):
                             await self._restart.wait()
-                    silent = monotonic() - self._last_sign
+                    now = monotonic()
+                    if now - slept_from > 2 * _HEARTBEAT_S:
+                        # This loop was held up: what the broker sent meanwhile is still unread.
+                        self._last_sign = now
+                    silent = now - self._last_sign
                     if self._requested > 0 and silent > 2 * _HEARTBEAT_S + 0.5:
                         log.warning("no heartbeat for consumer %s, pulling anew", self._name)
                         break

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import sys
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -41,8 +42,14 @@ class _Thread:
 
     waiting: deque[tuple[Run, Delivery]] = field(default_factory=deque)
     active: Run | None = None
-    interrupted: Run | None = None
+    latest: Run | None = None
+    """The run that was driven last; a resume command continues it while it asks."""
     graphs: set[str] = field(default_factory=set)
+
+    @property
+    def asking(self) -> bool:
+        """Whether the thread waits for a human."""
+        return self.latest is not None and self.latest.asking
 
 
 class Admission:
@@ -53,7 +60,8 @@ class Admission:
         self._engine = engine
         self._threads: OrderedDict[ThreadKey, _Thread] = OrderedDict()
         self._threads_max = threads_max
-        self._held: dict[int, Delivery] = {}
+        self._held: dict[int, list[Delivery]] = {}
+        self._doubtful_until = 0
         self._drivers: set[asyncio.Task[None]] = set()
         self._epoch = ""
         self._arrivals: asyncio.Queue[Delivery] = asyncio.Queue()
@@ -71,6 +79,8 @@ class Admission:
         info = await self._bus.api(f"STREAM.INFO.{SUBMIT.name}")
         # Sequences start again when the stream is made anew; its age keeps derived ids unique.
         self._epoch = _epoch(info["created"])
+        self._doubtful_until = info["state"]["last_seq"]
+        forget = self._bus.on_reconnect(self._doubt)
         workers = [
             asyncio.create_task(self._keep_alive(), name="keep submissions"),
             asyncio.create_task(self._admit_all(), name="admit submissions"),
@@ -79,6 +89,7 @@ class Admission:
             async with self._consumer.run():
                 yield
         finally:
+            forget()
             for task in (*workers, *self._drivers):
                 task.cancel()
             await asyncio.gather(*workers, *self._drivers, return_exceptions=True)
@@ -89,7 +100,11 @@ class Admission:
         return len(self._held)
 
     def _on_delivery(self, delivery: Delivery) -> None:
-        self._held[delivery.stream_seq] = delivery
+        if (held := self._held.get(delivery.stream_seq)) is not None:
+            # The broker lost track of a delivery that is in work here; its run goes on.
+            held.append(delivery)
+            return
+        self._held[delivery.stream_seq] = [delivery]
         self._arrivals.put_nowait(delivery)
 
     async def _admit_all(self) -> None:
@@ -103,8 +118,8 @@ class Admission:
         except MeshError as exc:
             if exc.retryable and exc.code != ErrorCode.UNKNOWN_GRAPH:
                 log.warning("a submission is put off: %s", exc)
-                self._held.pop(delivery.stream_seq, None)
-                delivery.release(_RETRY_S)
+                for each in self._held.pop(delivery.stream_seq):
+                    each.release(_RETRY_S)
                 return
             await self._refuse(delivery, exc)
             return
@@ -197,10 +212,11 @@ class Admission:
         found = self._threads.get((tenant, thread))
         if submission.command is None or submission.command.resume is None or found is None:
             return None
-        run = found.interrupted
-        if run is None or run.graph != graph:
+        run = found.latest
+        # The question is out before its run lets go of the thread: an answer may come that early.
+        if run is None or run.graph != graph or not run.asking:
             return None
-        found.interrupted = None
+        run.asking = False
         return run
 
     async def _earlier(self, subject: str, delivery: Delivery) -> tuple[int, int, bool, bool]:
@@ -221,10 +237,16 @@ class Admission:
         event = codec.decode_event(last[1])
         return event.seq, last[0], True, isinstance(event, RunEnded)
 
-    @staticmethod
-    def _may_exist(delivery: Delivery) -> bool:
-        # Derived ids are new on the first delivery; only a chosen run_id may have been used before.
-        return b'"run_id"' in delivery.body
+    def _may_exist(self, delivery: Delivery) -> bool:
+        """Whether what the broker calls a first delivery may be of a run that began before.
+
+        A chosen run_id may have been used; and a broker that crashed may have forgotten deliveries
+        of what it held then.
+        """
+        return delivery.stream_seq <= self._doubtful_until or b'"run_id"' in delivery.body
+
+    def _doubt(self) -> None:
+        self._doubtful_until = sys.maxsize
 
     def _next(self, thread: _Thread) -> None:
         if not thread.waiting:
@@ -232,7 +254,7 @@ class Admission:
             self._forget_idle_threads()
             return
         run, delivery = thread.waiting.popleft()
-        thread.active = run
+        thread.active = thread.latest = run
         driver = asyncio.get_running_loop().create_task(self._drive(thread, run, delivery))
         self._drivers.add(driver)
         driver.add_done_callback(self._drivers.discard)
@@ -241,7 +263,6 @@ class Admission:
         try:
             with run.span.activate():
                 await run.drive()
-            thread.interrupted = None if run.ended else run
         except Usurped:
             log.warning("run %s went to another coordinator", run.id)
         finally:
@@ -249,8 +270,8 @@ class Admission:
             self._next(thread)
 
     def _settle(self, delivery: Delivery) -> None:
-        self._held.pop(delivery.stream_seq, None)
-        delivery.ack()
+        for each in self._held.pop(delivery.stream_seq, []):
+            each.ack()
 
     async def _refuse(self, delivery: Delivery, exc: MeshError) -> None:
         log.info("submission %d refused: %s", delivery.stream_seq, exc)
@@ -274,15 +295,14 @@ class Admission:
     async def _keep_alive(self) -> None:
         while True:
             await asyncio.sleep(_KEEP_ALIVE_S)
-            for delivery in list(self._held.values()):
-                delivery.in_progress()
+            for held in list(self._held.values()):
+                held[-1].in_progress()
 
     def _forget_idle_threads(self) -> None:
         """Drop the state of the thread that was idle longest when there are too many."""
         while len(self._threads) > self._threads_max:
             key = next(
-                (k for k, t in self._threads.items() if t.active is None and not t.interrupted),
-                None,
+                (k for k, t in self._threads.items() if t.active is None and not t.asking), None
             )
             if key is None:
                 return

@@ -80,7 +80,8 @@ class Run:
     restarted: bool = False
     supersteps: set[int] = field(default_factory=set)
     tasks: int = 0
-    ended: bool = False
+    asking: bool = False
+    """Whether it told clients that it waits for a human, and got no answer yet."""
     _config: Value | None = None
     _agent_modes: list[str] = field(default_factory=list)
     _writers: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
@@ -103,6 +104,7 @@ class Run:
                 self.events.emit(
                     RunInterrupted, interrupts=list(state.interrupts), next=sorted(set(state.next))
                 )
+                self.asking = True
                 self.span.event("interrupted", {})
                 await self.events.flush()
                 return
@@ -128,7 +130,6 @@ class Run:
         error: ErrorInfo | None = None,
         cause: Exception | None = None,
     ) -> None:
-        self.ended = True
         self.span.end(cause if cause is not None else None if status == "success" else status)
         self.events.emit(
             RunEnded,

@@ -1,0 +1,1 @@
+"""Graphs for the integration tests, importable by coordinators and agents in other processes."""

@@ -1,0 +1,85 @@
+"""A service is registered for as long as it serves, and no longer."""
+
+from __future__ import annotations
+
+import signal
+from datetime import datetime
+
+import pytest
+
+from langmesh import clock
+from langmesh.registry import keys
+from langmesh.registry.records import ServiceRecord, decode_service
+from langmesh.registry.view import View
+from langmesh.testing import LocalMesh
+from tests.integration.kit import publish
+
+Records = View[ServiceRecord]
+
+
+@pytest.fixture
+async def present(mesh: LocalMesh):
+    """All services of the mesh, by relative key."""
+    async with View(mesh.etcd, keys.PREFIX, _decode) as view:
+        await view.wait_ready()
+        yield view
+
+
+def _decode(key: str, document: bytes) -> ServiceRecord | None:
+    return decode_service(document) if key.startswith(("agents/", "coordinators/")) else None
+
+
+def of_service(view: Records, name: str) -> ServiceRecord | None:
+    return next((r for r in view.items.values() if r is not None and r.service == name), None)
+
+
+async def appears(view: Records, name: str) -> ServiceRecord:
+    await view.wait_for(lambda _: of_service(view, name) is not None, timeout_s=20)
+    record = of_service(view, name)
+    assert record is not None
+    return record
+
+
+async def disappears(view: Records, name: str, *, within_s: float) -> float:
+    """Seconds until the service was gone."""
+    began = clock.monotonic()
+    await view.wait_for(lambda _: of_service(view, name) is None, timeout_s=within_s)
+    return clock.monotonic() - began
+
+
+def age_s(record: ServiceRecord) -> float:
+    """Seconds since the process began to serve, after its imports."""
+    since = datetime.fromisoformat(record.started_at)
+    return (datetime.fromisoformat(clock.now_iso()) - since).total_seconds()
+
+
+async def test_an_agent_is_there_while_it_lives(mesh: LocalMesh, present: Records) -> None:
+    await publish(mesh, "tests.graphs.work:pipeline")
+    first = mesh.spawn("worker", "langmesh.agent", "pipeline", "worker")
+    record = await appears(present, "worker")
+    assert age_s(record) < 1
+    assert (record.pid, record.state, record.event_loop) == (first.pid, "ready", "uvloop")
+    assert (record.graph, record.node, record.release) == ("pipeline", "worker", "v1")
+
+    first.send_signal(signal.SIGTERM)
+    await disappears(present, "worker", within_s=1)
+    assert await first.wait() == 0
+
+    second = mesh.spawn("worker", "langmesh.agent", "pipeline", "worker")
+    assert (await appears(present, "worker")).pid == second.pid
+    second.kill()
+    await disappears(present, "worker", within_s=5)
+
+
+async def test_a_coordinator_is_there_while_it_lives(mesh: LocalMesh, present: Records) -> None:
+    first = mesh.spawn("coordinator", "langmesh.coordinator", "tests.graphs.work:pipeline")
+    record = await appears(present, "coordinator")
+    assert age_s(record) < 2  # it loads its graphs and opens its streams before it is ready
+    assert (record.pid, record.state, record.event_loop) == (first.pid, "ready", "uvloop")
+    first.send_signal(signal.SIGTERM)
+    await disappears(present, "coordinator", within_s=1)
+    assert await first.wait() == 0
+    second = mesh.spawn("coordinator", "langmesh.coordinator")
+    assert (await appears(present, "coordinator")).pid == second.pid
+    second.kill()
+    await disappears(present, "coordinator", within_s=5)
