@@ -8,10 +8,13 @@ acknowledges without running anything.
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import logging
 import os
 import socket
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -47,6 +50,16 @@ _RETRY_FIRST_S: Final = 0.1
 _RETRY_MAX_S: Final = 2.0
 
 
+@dataclass(slots=True)
+class _Work:
+    """One attempt in work, with every delivery of it that has come so far."""
+
+    deliveries: list[Delivery]
+    task: asyncio.Task[None] | None = None
+    cancelled: bool = False
+    """Whether a coordinator gave the attempt up."""
+
+
 class NodeExecutor:
     """Turns deliveries of one node into outcomes."""
 
@@ -62,19 +75,23 @@ class NodeExecutor:
         self._identity = Executor(
             instance=service.instance, pid=os.getpid(), host=socket.gethostname()
         )
-        self._working: dict[str, asyncio.Task[None]] = {}
-        self._cancelled: set[str] = set()
+        self._working: dict[str, _Work] = {}
         self._warned_revision = ""
 
-    @property
-    def in_flight(self) -> int:
-        """Tasks in work."""
-        return len(self._working)
-
     def on_delivery(self, delivery: Delivery) -> None:
-        """Begin work on a delivery."""
+        """Begin work on a delivery; one of a task that is in work here already joins it."""
         self._lifeline.watch(delivery.reply)
-        self._working[delivery.reply] = asyncio.get_running_loop().create_task(self._work(delivery))
+        message: ExecuteTask | MeshError
+        try:
+            message = codec.decode(ExecuteTask, delivery.body)
+            key = message.payload.cap
+        except MeshError as exc:
+            message, key = exc, delivery.reply
+        if (work := self._working.get(key)) is not None:
+            work.deliveries.append(delivery)
+            return
+        work = self._working[key] = _Work([delivery])
+        work.task = asyncio.get_running_loop().create_task(self._work(key, work, message))
 
     def on_control(self, body: bytes) -> None:
         """Stop the attempts that a coordinator gave up; unknown ones are none of ours."""
@@ -83,43 +100,43 @@ class NodeExecutor:
         except MeshError as exc:
             log.warning("ignored a control message: %s", exc)
             return
-        for work in list(self._working.values()):
-            if work.get_name() in message.payload.caps:
-                self._cancelled.add(work.get_name())
-                work.cancel()
+        for cap in message.payload.caps:
+            if (work := self._working.get(cap)) is not None and work.task is not None:
+                work.cancelled = True
+                work.task.cancel()
 
     async def drain(self, grace_s: float) -> None:
         """Let the tasks in work finish; what is not done in time goes back to the broker."""
-        if self._working:
-            await asyncio.wait(list(self._working.values()), timeout=grace_s)
-        for work in list(self._working.values()):
-            work.cancel()
-        if self._working:
-            await asyncio.wait(list(self._working.values()), timeout=2)
+        if tasks := self._tasks():
+            await asyncio.wait(tasks, timeout=grace_s)
+        for task in self._tasks():
+            task.cancel()
+        if tasks := self._tasks():
+            await asyncio.wait(tasks, timeout=2)
 
-    async def _work(self, delivery: Delivery) -> None:
+    def _tasks(self) -> list[asyncio.Task[None]]:
+        return [work.task for work in self._working.values() if work.task is not None]
+
+    async def _work(self, key: str, work: _Work, message: ExecuteTask | MeshError) -> None:
+        end: Callable[[Delivery], None] = Delivery.ack
         try:
-            try:
-                message = codec.decode(ExecuteTask, delivery.body)
-            except MeshError as exc:
-                await self._reject(delivery, exc)
+            if isinstance(message, MeshError):
+                await self._reject(work.deliveries[0], message)
             else:
-                await self._execute(delivery, message)
-            delivery.ack()
+                await self._execute(work, message)
         except asyncio.CancelledError:
-            delivery.release()
+            end = Delivery.release
         except Exception:
             log.exception("a delivery could not be handled and goes back to the broker")
-            delivery.release(_RETRY_MAX_S)
-        finally:
+            end = functools.partial(Delivery.release, delay_s=_RETRY_MAX_S)
+        self._working.pop(key, None)
+        for delivery in work.deliveries:
+            end(delivery)
             self._lifeline.unwatch(delivery.reply)
-            self._working.pop(delivery.reply, None)
 
-    async def _execute(self, delivery: Delivery, message: ExecuteTask) -> None:
+    async def _execute(self, work: _Work, message: ExecuteTask) -> None:
         payload, context = message.payload, message.context
-        current = asyncio.current_task()
-        assert current is not None
-        current.set_name(payload.cap)
+        delivery = work.deliveries[0]
         if delivery.deliveries > 1 and await self._bus.last(SLOT.name, payload.slot) is not None:
             return
         self._check_revision(context)
@@ -143,11 +160,10 @@ class NodeExecutor:
                 with span.activate():
                     outcome = await self._run(message, span.traceparent)
         except asyncio.CancelledError:
-            if payload.cap not in self._cancelled:
+            if not work.cancelled or work.task is None:
                 span.end("handed back")
                 raise
-            self._cancelled.discard(payload.cap)
-            current.uncancel()
+            work.task.uncancel()
             outcome = _cancelled(message)
         outcome = msgspec.structs.replace(
             outcome,
