@@ -15,7 +15,7 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -155,7 +155,8 @@ class NodeExecutor:
         started = clock.monotonic()
         try:
             if delivery.deliveries > self._service.settings.deliveries_max:
-                outcome = _poison(message, delivery.deliveries)
+                what = f"the task was delivered {delivery.deliveries - 1} times and never finished"
+                outcome = _failure(message, "poison", ErrorCode.NODE_POISONED, what)
             else:
                 with span.activate():
                     outcome = await self._run(message, span.traceparent)
@@ -164,7 +165,8 @@ class NodeExecutor:
                 span.end("handed back")
                 raise
             work.task.uncancel()
-            outcome = _cancelled(message)
+            what = "the attempt was cancelled"
+            outcome = _failure(message, "error", ErrorCode.RUN_CANCELLED, what)
         outcome = msgspec.structs.replace(
             outcome,
             queue_us=max(0, (received_ms - message.header.sent_at_ms) * 1000),
@@ -297,33 +299,19 @@ def _no_chunks(_mode: str, _namespace: list[str], _data: Any) -> None:
     """Nobody asked for chunks."""
 
 
-def _poison(message: ExecuteTask, deliveries: int) -> OutcomePayload:
-    text = (
-        f"node {message.context.node!r}: the task was delivered {deliveries - 1} times and never"
-        " finished"
-    )
+def _failure(
+    message: ExecuteTask, kind: Literal["poison", "error"], code: ErrorCode, what: str
+) -> OutcomePayload:
+    """The outcome of an attempt that ended otherwise than by its node's doing."""
+    node = message.context.node
     return OutcomePayload(
-        kind="poison",
+        kind=kind,
         task_id=message.payload.task_id,
         attempt=message.payload.attempt,
         fault=Fault(
-            code=ErrorCode.NODE_POISONED,
+            code=code,
             type="langmesh.errors.MeshError",
-            message=text,
-            node=message.context.node,
-        ),
-    )
-
-
-def _cancelled(message: ExecuteTask) -> OutcomePayload:
-    return OutcomePayload(
-        kind="error",
-        task_id=message.payload.task_id,
-        attempt=message.payload.attempt,
-        fault=Fault(
-            code=ErrorCode.RUN_CANCELLED,
-            type="langmesh.errors.MeshError",
-            message=f"node {message.context.node!r}: the attempt was cancelled",
-            node=message.context.node,
+            message=f"node {node!r}: {what}",
+            node=node,
         ),
     )

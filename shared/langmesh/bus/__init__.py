@@ -5,6 +5,7 @@ follows a stream in order, ``streams`` creates what ``langmesh.wire.streams`` de
 keeps large values, and ``service`` answers requests.
 """
 
-from langmesh.bus.client import Bus, Conflict, Delivered, SlotTaken, connect
+from langmesh.bus.acks import Conflict, Delivered, SlotTaken
+from langmesh.bus.client import Bus, connect
 
 __all__ = ["Bus", "Conflict", "Delivered", "SlotTaken", "connect"]

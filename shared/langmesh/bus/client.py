@@ -20,6 +20,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from langmesh.bus.acks import read_ack
 from langmesh.clock import monotonic, new_id
 from langmesh.errors import ErrorCode, MeshError
 
@@ -34,51 +35,8 @@ _RECONNECT_S: Any = 0.25
 Handler = Callable[[Msg], Awaitable[None]]
 
 
-class Conflict(Exception):
-    """Another message is the subject's last one (JetStream error 10071)."""
-
-
-class SlotTaken(Exception):
-    """The subject holds a message already, or the stream is full (JetStream error 10077)."""
-
-
-class _ApiError(msgspec.Struct, frozen=True):
-    code: int = 0
-    err_code: int = 0
-    description: str = ""
-
-
-class _PubAck(msgspec.Struct, frozen=True):
-    stream: str = ""
-    seq: int = 0
-    duplicate: bool = False
-    error: _ApiError | None = None
-
-
-class Delivered(msgspec.Struct, frozen=True):
-    """Where a JetStream delivery comes from, read off its reply subject."""
-
-    stream_seq: int
-    consumer_seq: int
-    deliveries: int
-    pending: int
-
-    @classmethod
-    def of(cls, reply: str) -> Delivered:
-        """Read ``$JS.ACK.<stream>.<consumer>.<deliveries>.<sseq>.<cseq>.<time>.<pending>``.
-
-        The nine-token form of older servers and the longer one with domain and account hash
-        (NATS ADR-15) agree from the end.
-        """
-        parts = reply.split(".")
-        parts = parts[4:] if len(parts) == 9 else parts[6:11]
-        return cls(int(parts[1]), int(parts[2]), int(parts[0]), int(parts[4]))
-
-
 OnDone = Callable[[int | Exception], None]
 _Pending = tuple[OnDone, float, str]
-
-_ack_decoder = msgspec.json.Decoder(_PubAck)
 
 
 class Bus:
@@ -353,13 +311,7 @@ class Bus:
                 ),
             )
             return
-        try:
-            ack = _ack_decoder.decode(message.data)
-        except msgspec.MsgspecError as exc:
-            reason = f"unreadable acknowledgement for {entry[2]}: {exc}"
-            self._settle(key, MeshError(ErrorCode.INTERNAL, reason))
-            return
-        self._settle(key, ack.seq if ack.error is None else _refusal(entry[2], ack.error))
+        self._settle(key, read_ack(entry[2], message.data))
 
     def _sweep(self) -> None:
         now = monotonic()
@@ -383,17 +335,6 @@ class Bus:
         log.info("reconnected to nats-server at %s", self.url)
         for callback in list(self._reconnected):
             callback()
-
-
-def _refusal(subject: str, error: _ApiError) -> Exception:
-    if error.err_code == 10071:
-        return Conflict(error.description)
-    if error.err_code == 10077:
-        return SlotTaken(error.description)
-    return MeshError(
-        ErrorCode.INTERNAL,
-        f"nats-server refused a message on {subject}: {error.description} ({error.err_code})",
-    )
 
 
 @contextlib.asynccontextmanager

@@ -15,7 +15,8 @@ from typing import Final
 
 from nats.aio.msg import Msg
 
-from langmesh.bus.client import Bus, Delivered
+from langmesh.bus.acks import Delivered
+from langmesh.bus.client import Bus
 from langmesh.clock import monotonic
 
 log = logging.getLogger(__name__)

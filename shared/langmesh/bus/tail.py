@@ -14,7 +14,8 @@ from typing import Any, Final
 
 from nats.aio.msg import Msg
 
-from langmesh.bus.client import Bus, Delivered
+from langmesh.bus.acks import Delivered
+from langmesh.bus.client import Bus
 from langmesh.clock import monotonic, new_id
 from langmesh.errors import ErrorCode, MeshError
 
