@@ -10,6 +10,7 @@ from typing import Any
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph.state import CompiledStateGraph, StateGraph
+from langgraph.types import RetryPolicy
 
 from langmesh.errors import ErrorCode, MeshError
 from langmesh.graphs import compat
@@ -104,7 +105,7 @@ def _find(source: str) -> Any:
             sys.path.insert(0, str(path.parent))
     try:
         module = importlib.import_module(module_name)
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:
         raise MeshError(
             ErrorCode.GRAPH_IMPORT_FAILED,
             f"{source}: importing {module_name} failed: {type(exc).__name__}: {exc}",
@@ -117,7 +118,14 @@ def _find(source: str) -> Any:
             )
         found = getattr(found, part)
     if callable(found) and not isinstance(found, StateGraph | CompiledStateGraph):
-        found = found()
+        try:
+            return found()
+        except (Exception, SystemExit) as exc:
+            raise MeshError(
+                ErrorCode.GRAPH_IMPORT_FAILED,
+                f"{source}: calling {attribute} failed: {type(exc).__name__}: {exc}",
+                remedy="Name a graph, or a function without parameters that returns one.",
+            ) from exc
     return found
 
 
@@ -163,7 +171,8 @@ def _node(graph: CompiledStateGraph[Any, Any, Any, Any], name: str) -> NodeSpec:
     builder = graph.builder
     spec = builder.nodes[name]
     policies = spec.retry_policy or ()
-    if not isinstance(policies, list | tuple):
+    # A policy is a named tuple: it would pass for a sequence of policies.
+    if isinstance(policies, RetryPolicy):
         policies = (policies,)
     timeout = spec.timeout.run_timeout if spec.timeout is not None else None
     return NodeSpec(
