@@ -92,6 +92,18 @@ CASES = [
         "graph_import_failed",
         ("raising:graph", "RuntimeError: out of order", "import"),
     ),
+    Case(
+        "up with a factory that raises",
+        ("up", "factory:make"),
+        "graph_import_failed",
+        ("factory:make", "calling make", "KeyError", "without parameters"),
+    ),
+    Case(
+        "up with a program",
+        ("up", "factory:leave"),
+        "graph_import_failed",
+        ("factory:leave", "SystemExit"),
+    ),
     Case("up with a number", ("up", "raising:f"), "graph_import_failed", ("raising:f",)),
     Case(
         "up with no graph, detached",
@@ -123,6 +135,9 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "empty").mkdir()
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     (tmp_path / "raising.py").write_text("raise RuntimeError('out of order')\n")
+    (tmp_path / "factory.py").write_text(
+        "import sys\ndef make():\n    raise KeyError('model')\ndef leave():\n    sys.exit(3)\n"
+    )
     (tmp_path / "number.py").write_text("graph = 42\n")
     return tmp_path
 

@@ -268,8 +268,8 @@ class NodeExecutor:
                     return
                 log.warning("the SLOT stream is full, trying again: %s", exc)
             except MeshError as exc:
-                if exc.code == ErrorCode.PAYLOAD_TOO_LARGE:
-                    outcome = self._too_large(outcome, exc)
+                if not exc.retryable:
+                    outcome = self._unsendable(outcome, exc)
                     continue
                 log.warning("an outcome is not durable yet: %s", exc)
             else:
@@ -283,7 +283,7 @@ class NodeExecutor:
         except MeshError:
             return False
 
-    def _too_large(self, outcome: OutcomePayload, exc: MeshError) -> OutcomePayload:
+    def _unsendable(self, outcome: OutcomePayload, exc: MeshError) -> OutcomePayload:
         return OutcomePayload(
             kind="error",
             task_id=outcome.task_id,

@@ -26,8 +26,8 @@ async def command(args: argparse.Namespace, settings: Settings) -> int:
     os.kill(running.pid, signal.SIGTERM)
     try:
         async with asyncio.timeout(_STOP_S):
-            # The lock is the last that a stack lets go of; files cannot tell who waits for theirs.
-            while state.owner(home) == running.pid:  # noqa: ASYNC110
+            # Neither a lock nor a process that is no child can be waited for on every system.
+            while state.owner(home) == running.pid or _runs(running.pid):  # noqa: ASYNC110
                 await asyncio.sleep(_POLL_S)
     except TimeoutError as exc:
         raise MeshError(
@@ -38,3 +38,15 @@ async def command(args: argparse.Namespace, settings: Settings) -> int:
     else:
         say("the mesh is down")
     return 0
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process runs; one that has ended and is not collected yet does not."""
+    try:
+        os.kill(pid, 0)
+        state_of = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return not Path("/proc/self").exists()
+    return state_of != b"Z"

@@ -159,7 +159,7 @@ class EventWriter:
         field = next((f for f in ("output", "data", "interrupts") if hasattr(event, f)), None)
         replacement: Any = {"error": problem.message}
         if field is not None and problem.code == ErrorCode.PAYLOAD_TOO_LARGE:
-            data = msgspec.json.encode(getattr(event, field), enc_hook=repr)
+            data = codec.project_json(getattr(event, field))
             try:
                 name = await Blobs(self._bus).put(data)
                 replacement = {"blob": name, "bytes": len(data)}

@@ -110,7 +110,7 @@ def _find(source: str) -> Any:
             sys.path.insert(0, str(path.parent))
     try:
         module = importlib.import_module(module_name)
-    except Exception as exc:
+    except (Exception, SystemExit) as exc:
         raise MeshError(
             ErrorCode.GRAPH_IMPORT_FAILED,
             f"{source}: importing {module_name} failed: {type(exc).__name__}: {exc}",
@@ -123,7 +123,14 @@ def _find(source: str) -> Any:
             )
         found = getattr(found, part)
     if callable(found) and not isinstance(found, StateGraph | CompiledStateGraph):
-        found = found()
+        try:
+            return found()
+        except (Exception, SystemExit) as exc:
+            raise MeshError(
+                ErrorCode.GRAPH_IMPORT_FAILED,
+                f"{source}: calling {attribute} failed: {type(exc).__name__}: {exc}",
+                remedy="Name a graph, or a function without parameters that returns one.",
+            ) from exc
     return found
 
 
@@ -168,7 +175,7 @@ def _branches(builder: StateGraph[Any, Any, Any, Any], node: str) -> list[Branch
 def _node(graph: CompiledStateGraph[Any, Any, Any, Any], name: str) -> NodeSpec:
     builder = graph.builder
     spec = builder.nodes[name]
-    # A RetryPolicy is itself a tuple.
+    # A policy is a named tuple: it would pass for a sequence of policies.
     given = spec.retry_policy or ()
     policies = (given,) if isinstance(given, RetryPolicy) else given
     timeout = spec.timeout.run_timeout if spec.timeout is not None else None

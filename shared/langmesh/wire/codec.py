@@ -134,22 +134,30 @@ def decode(kind: type[Message], body: bytes) -> Message:
 def encode_json(message: Any) -> bytes:
     """Encode anything for a client; values that JSON lacks are projected.
 
+    Raises:
+        MeshError: PAYLOAD_TOO_LARGE, or VALUE_NOT_SERIALIZABLE if even the projection fails.
+    """
+    return _bounded(project_json(message), type(message).__name__)
+
+
+def project_json(value: Any) -> bytes:
+    """Encode a value of any size as JSON, projecting what JSON lacks.
+
     What cannot be projected either is shown by its ``repr``; a value inside itself, and what lies
     deeper than ``DEPTH_MAX``, as ``…``; a lone surrogate as its escape.
 
     Raises:
-        MeshError: PAYLOAD_TOO_LARGE, or VALUE_NOT_SERIALIZABLE if even the projection fails.
+        MeshError: VALUE_NOT_SERIALIZABLE if even the projection fails.
     """
     try:
-        body = _json.encode(message)
+        return _json.encode(value)
     except Exception:  # noqa: BLE001  values of user code are read here; the projection is careful
         try:
-            body = _json.encode(_plain(message, ()))
+            return _json.encode(_plain(value, ()))
         except Exception as exc:
             raise MeshError(
                 ErrorCode.VALUE_NOT_SERIALIZABLE, f"a value cannot be shown as JSON: {_shown(exc)}"
             ) from exc
-    return _bounded(body, type(message).__name__)
 
 
 def decode_submission(body: bytes) -> Submission:
