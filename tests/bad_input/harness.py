@@ -99,7 +99,7 @@ class Probe:
             self._answers[seq] = asyncio.get_running_loop().create_future()
         return self._answers[seq]
 
-    async def on_event(self, subject: str, body: bytes, _seq: int) -> None:
+    def on_event(self, subject: str, body: bytes, _seq: int) -> None:
         """Sort an event to its submission."""
         if subject.startswith(f"{subjects.ROOT}.reject."):
             refusal = codec.decode_json(RunRejected, body)
@@ -117,7 +117,7 @@ class Probe:
             code, said = (error.code, f"{error.message} {error.remedy}") if error else ("", "")
             self._answer(seq).set_result(Answer(code, said, events, error))
 
-    async def on_dead(self, _subject: str, body: bytes, _seq: int) -> None:
+    def on_dead(self, _subject: str, body: bytes, _seq: int) -> None:
         """Keep a dead letter for `dead_letter`."""
         self._dead.put_nowait(codec.decode_json(DeadLetter, body))
 

@@ -113,7 +113,7 @@ def control(content: bytes) -> Do:
 
     async def do(probe: Probe) -> Answer:
         mark = probe.mark("do")
-        await probe.mesh.bus.publish(subjects.control("default", "probe", "do"), content)
+        probe.mesh.bus.send(subjects.control("default", "probe", "do"), content)
         return Answer("", await probe.logged("do", "ignored a control message", since=mark))
 
     return do
