@@ -123,10 +123,9 @@ def outcome(content: bytes) -> Do:
     """Answer a task with bytes, as an agent in another language may."""
 
     async def do(probe: Probe) -> Answer:
-        async def answer(delivery: Delivery) -> None:
+        def answer(delivery: Delivery) -> None:
             task = codec.decode(ExecuteTask, delivery.body)
-            await probe.mesh.bus.append(task.payload.slot, content)
-            await delivery.ack()
+            probe.mesh.bus.append_nowait(task.payload.slot, content, lambda _: delivery.ack())
 
         durable = subjects.exec_consumer(EXEC_ABSENT)
         async with PullConsumer(
