@@ -162,7 +162,9 @@ class Bus:
             else:
                 future.set_exception(result)
 
-        self.append_nowait(subject, body, on_done, expected_last=expected_last, timeout_s=timeout_s)
+        registered = self._register(subject, body, on_done, expected_last, timeout_s)
+        if registered is not None:
+            await self._publish(subject, body, *registered)
         return await future
 
     async def request(self, subject: str, body: bytes = b"", *, timeout_s: float = 3.0) -> bytes:

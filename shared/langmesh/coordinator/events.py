@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 _QUEUE_MAX: Final = 256
 _RETRY_S: Final = 0.25
+_PATIENCE_S: Final = 0.0005
+"""An event waits this long, so that the task that it tells of is on its way first."""
 
 
 class Usurped(Exception):
@@ -58,6 +60,7 @@ class EventWriter:
         """The event on its way."""
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._repair: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self.usurped = False
 
     def emit(self, kind: type[Event], **fields: Any) -> None:
@@ -72,7 +75,8 @@ class EventWriter:
                 **fields,
             )
         )
-        self._next()
+        if self._body is None and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_PATIENCE_S, self._next)
 
     async def room(self) -> None:
         """Wait while too many events are queued: a slow broker slows the run down."""
@@ -89,6 +93,7 @@ class EventWriter:
             raise Usurped(self._subject)
 
     async def _until(self, unstored_max: int) -> None:
+        self._next()
         if self._unstored > unstored_max and not self.usurped:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiters.append((unstored_max, future))
@@ -100,6 +105,9 @@ class EventWriter:
 
     def _next(self) -> None:
         """Send the oldest queued event unless one is on its way."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._body is not None or not self._queue or self.usurped or self._repair is not None:
             return
         event = self._queue.popleft()

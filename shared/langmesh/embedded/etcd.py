@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from collections.abc import Mapping, Sequence
 
@@ -86,7 +85,8 @@ class EmbeddedEtcd(EmbeddedServer):
 
     def _environment(self) -> Mapping[str, str]:
         # etcd takes every option from ETCD_… too, and refuses to start if both are given.
-        return {key: value for key, value in os.environ.items() if not key.startswith("ETCD_")}
+        inherited = super()._environment()
+        return {key: value for key, value in inherited.items() if not key.startswith("ETCD_")}
 
     async def _until_ready(self, child: Child) -> None:
         # In this order: whatever answers on the port is this server only once it says so itself.
