@@ -117,6 +117,7 @@ class Bus:
         on_done: OnDone,
         *,
         expected_last: int | None = None,
+        headers: dict[str, str] | None = None,
         timeout_s: float = ACK_TIMEOUT_S,
     ) -> None:
         """Like :meth:`append`, but calls back instead of being awaited: no task per message.
@@ -126,11 +127,15 @@ class Bus:
             body: At most the broker's ``max_payload`` bytes.
             on_done: Gets the stream sequence, or the exception that :meth:`append` would raise.
             expected_last: As for :meth:`append`.
+            headers: As for :meth:`append`.
             timeout_s: As for :meth:`append`.
         """
         if (registered := self._register(subject, body, on_done, expected_last, timeout_s)) is None:
             return
-        self._outbox.append((subject, body, *registered))
+        reply, condition = registered
+        self._outbox.append(
+            (subject, body, reply, {**headers, **(condition or {})} if headers else condition)
+        )
         self._outbox_filled.set()
 
     async def append_then(
@@ -173,6 +178,7 @@ class Bus:
         body: bytes,
         *,
         expected_last: int | None = None,
+        headers: dict[str, str] | None = None,
         timeout_s: float = ACK_TIMEOUT_S,
     ) -> int:
         """Publish to a stream and wait until the broker has stored the message.
@@ -182,6 +188,7 @@ class Bus:
             body: At most the broker's ``max_payload`` bytes.
             expected_last: Refuse unless the subject's last message has this stream sequence; 0 for
                 none.
+            headers: Sent along, such as ``traceparent``.
             timeout_s: Seconds to wait for the acknowledgement.
 
         Returns:
@@ -204,7 +211,14 @@ class Bus:
             else:
                 future.set_exception(result)
 
-        self.append_nowait(subject, body, on_done, expected_last=expected_last, timeout_s=timeout_s)
+        self.append_nowait(
+            subject,
+            body,
+            on_done,
+            expected_last=expected_last,
+            headers=headers,
+            timeout_s=timeout_s,
+        )
         return await future
 
     async def request(self, subject: str, body: bytes = b"", *, timeout_s: float = 3.0) -> bytes:
@@ -237,6 +251,15 @@ class Bus:
         """The last message of a subject as (stream sequence, body), or None."""
         return await self._direct(f"{stream}.{subject}", b"")
 
+    async def find(self, stream: str, pattern: str) -> tuple[str, int, bytes] | None:
+        """The last message on any subject of a pattern as (subject, stream sequence, body)."""
+        body = msgspec.json.encode({"last_by_subj": pattern})
+        found = await self._direct_message(stream, body)
+        if found is None:
+            return None
+        headers = found.headers or {}
+        return headers["Nats-Subject"], int(headers["Nats-Sequence"]), found.data
+
     async def first(self, stream: str, subject: str) -> tuple[int, bytes] | None:
         """The oldest message of a subject as (stream sequence, body), or None."""
         return await self._direct(stream, msgspec.json.encode({"seq": 1, "next_by_subj": subject}))
@@ -250,6 +273,10 @@ class Bus:
         await self.api(f"STREAM.MSG.DELETE.{stream}", {"seq": seq, "no_erase": True})
 
     async def _direct(self, what: str, body: bytes) -> tuple[int, bytes] | None:
+        found = await self._direct_message(what, body)
+        return None if found is None else (int((found.headers or {})["Nats-Sequence"]), found.data)
+
+    async def _direct_message(self, what: str, body: bytes) -> Msg | None:
         message = await self.request_message(f"$JS.API.DIRECT.GET.{what}", body)
         headers = message.headers or {}
         if headers.get("Status", "").startswith("404"):
@@ -258,7 +285,7 @@ class Bus:
             raise MeshError(
                 ErrorCode.INTERNAL, f"direct get of {what}: {headers.get('Description', headers)}"
             )
-        return int(headers["Nats-Sequence"]), message.data
+        return message
 
     async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> Subscription:
         """Call the handler for every message; its calls never overlap."""
