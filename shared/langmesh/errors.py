@@ -22,6 +22,7 @@ class ErrorCode(StrEnum):
     UNKNOWN_GRAPH = "unknown_graph"
     UNKNOWN_NODE = "unknown_node"
     UNKNOWN_RUN = "unknown_run"
+    UNKNOWN_THREAD = "unknown_thread"
     DUPLICATE_RUN = "duplicate_run"
     UNKNOWN_VERB = "unknown_verb"
     GRAPH_IMPORT_FAILED = "graph_import_failed"
@@ -34,6 +35,7 @@ class ErrorCode(StrEnum):
     NODE_POISONED = "node_poisoned"
     RECURSION_LIMIT = "recursion_limit"
     RUN_CANCELLED = "run_cancelled"
+    BUSY = "busy"
     INTERNAL = "internal"
     BROKER_UNAVAILABLE = "broker_unavailable"
     REGISTRY_UNAVAILABLE = "registry_unavailable"
@@ -101,6 +103,11 @@ CATALOGUE: dict[ErrorCode, ErrorSpec] = {
         False,
         "Check the id; runs are kept as long as the EVENT stream keeps their events.",
     ),
+    ErrorCode.UNKNOWN_THREAD: ErrorSpec(
+        "No thread of that id is known to the graph, or it does not wait for an answer.",
+        False,
+        "Check the id and the graph; the state of threads is lost with their coordinator.",
+    ),
     ErrorCode.DUPLICATE_RUN: ErrorSpec(
         "Another submission used the run id before.",
         False,
@@ -153,6 +160,11 @@ CATALOGUE: dict[ErrorCode, ErrorSpec] = {
         "Fix the loop or raise config.recursion_limit in the submission.",
     ),
     ErrorCode.RUN_CANCELLED: ErrorSpec("The run was cancelled.", False, "Submit it again."),
+    ErrorCode.BUSY: ErrorSpec(
+        "The coordinator or the thread has as much to do as it takes at once, or it stops.",
+        True,
+        "Ask again in a moment.",
+    ),
     ErrorCode.INTERNAL: ErrorSpec(
         "langmesh itself failed.", True, "Report it with the run id and the coordinator's log."
     ),

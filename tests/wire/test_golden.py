@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from langmesh.errors import MeshError
-from langmesh.wire import codec, examples, messages
+from langmesh.wire import codec, examples, messages, rpc
 
 GOLDEN = Path(__file__).with_name("golden")
 INTERNAL = {
@@ -23,7 +23,11 @@ OTHERS = {
     kind.__struct_config__.tag: kind
     for kind in (messages.RunRejected, messages.Chunk, messages.DeadLetter)
 }
-ALL = {"submission": messages.Submission, **INTERNAL, **EVENTS, **OTHERS}
+REQUESTS = {f"{name}.request": verb.request for name, verb in rpc.VERBS.items()}
+REPLIES = {f"{name}.reply": verb.reply for name, verb in rpc.VERBS.items()}
+RPC = {**REQUESTS, **REPLIES, "rpc.error": rpc.RpcError}
+ALL = {"submission": messages.Submission, **INTERNAL, **EVENTS, **OTHERS, **RPC}
+STRICT = {"submission", *REQUESTS}
 
 
 def decode(name: str, body: bytes):
@@ -33,7 +37,9 @@ def decode(name: str, body: bytes):
         return codec.decode_event(body)
     if name == "submission":
         return codec.decode_submission(body)
-    return codec.decode_json(OTHERS[name], body)
+    if name in REQUESTS:
+        return codec.decode_request(REQUESTS[name], body)
+    return codec.decode_json(ALL[name], body)
 
 
 def bodies(name: str) -> list[bytes]:
@@ -76,16 +82,17 @@ def test_old_bytes_are_read_without_loss(name: str):
         assert holds(json.loads(msgspec.json.encode(_with_defaults(message))), stored)
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if name != "submission"])
+@pytest.mark.parametrize("name", [name for name in ALL if name not in STRICT])
 def test_fields_of_a_later_version_are_ignored(name: str):
     stored = json.loads(bodies(name)[0])
     assert decode(name, json.dumps(with_news(stored)).encode()) == decode(name, bodies(name)[0])
 
 
-def test_a_submission_with_an_unknown_field_is_refused():
-    stored = json.loads(bodies("submission")[0])
+@pytest.mark.parametrize("name", sorted(STRICT))
+def test_what_clients_ask_with_an_unknown_field_is_refused(name: str):
+    stored = json.loads(bodies(name)[0])
     with pytest.raises(MeshError, match="added_in_a_later_version"):
-        codec.decode_submission(json.dumps(with_news(stored)).encode())
+        decode(name, json.dumps(with_news(stored)).encode())
 
 
 def _with_defaults(value):

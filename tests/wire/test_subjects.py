@@ -94,7 +94,7 @@ def test_the_wildcards_for_readers_match_the_events_they_promise(
 ):
     event = subjects.event(tenant, graph, thread, run)
     assert matches(subjects.events_of_graph(tenant, graph), event)
-    assert matches(subjects.events_of_run(run), event)
+    assert matches(subjects.events_of_run(tenant, run), event)
     assert not matches(subjects.events_of_graph(tenant, graph), subjects.reject(tenant, graph))
 
 

@@ -86,16 +86,16 @@ class Bus:
             expected_last: As for :meth:`append`.
             timeout_s: As for :meth:`append`.
         """
-        if (registered := self._register(subject, body, on_done, expected_last, timeout_s)) is None:
-            return
-        self._outbox.append((subject, body, *registered))
-        self._outbox_filled.set()
+        registered = self._register(subject, body, on_done, expected_last, None, timeout_s)
+        if registered is not None:
+            self._outbox.append((subject, body, *registered))
+            self._outbox_filled.set()
 
     async def append_then(
         self, subject: str, body: bytes, on_done: OnDone, *, timeout_s: float = ACK_TIMEOUT_S
     ) -> None:
         """Like :meth:`append_nowait` from a coroutine: a turn of the loop sooner on the wire."""
-        registered = self._register(subject, body, on_done, None, timeout_s)
+        registered = self._register(subject, body, on_done, None, None, timeout_s)
         if registered is not None:
             await self._publish(subject, body, *registered)
 
@@ -105,6 +105,7 @@ class Bus:
         body: bytes,
         on_done: OnDone,
         expected_last: int | None,
+        headers: dict[str, str] | None,
         timeout_s: float,
     ) -> tuple[str, dict[str, str] | None] | None:
         """Expect an acknowledgement; returns its subject and headers, or None if refused here."""
@@ -122,7 +123,8 @@ class Bus:
         if self._sweeper is None:
             self._swept_at = monotonic()
             self._sweeper = loop.call_later(_SWEEP_S, self._sweep)
-        headers = None if expected_last is None else {EXPECTED_LAST: str(expected_last)}
+        if expected_last is not None:
+            headers = {**(headers or {}), EXPECTED_LAST: str(expected_last)}
         return self._inbox + key, headers
 
     async def append(
@@ -131,6 +133,7 @@ class Bus:
         body: bytes,
         *,
         expected_last: int | None = None,
+        headers: dict[str, str] | None = None,
         timeout_s: float = ACK_TIMEOUT_S,
     ) -> int:
         """Publish to a stream and wait until the broker has stored the message.
@@ -140,6 +143,7 @@ class Bus:
             body: At most the broker's ``max_payload`` bytes.
             expected_last: Refuse unless the subject's last message has this stream sequence; 0 for
                 none.
+            headers: Sent along, such as ``traceparent``.
             timeout_s: Seconds to wait for the acknowledgement.
 
         Returns:
@@ -162,7 +166,7 @@ class Bus:
             else:
                 future.set_exception(result)
 
-        registered = self._register(subject, body, on_done, expected_last, timeout_s)
+        registered = self._register(subject, body, on_done, expected_last, headers, timeout_s)
         if registered is not None:
             await self._publish(subject, body, *registered)
         return await future
@@ -197,6 +201,15 @@ class Bus:
         """The last message of a subject as (stream sequence, body), or None."""
         return await self._direct(f"{stream}.{subject}", b"")
 
+    async def find(self, stream: str, pattern: str) -> tuple[str, int, bytes] | None:
+        """The last message on any subject of a pattern as (subject, stream sequence, body)."""
+        body = msgspec.json.encode({"last_by_subj": pattern})
+        found = await self._direct_message(stream, body)
+        if found is None:
+            return None
+        headers = found.headers or {}
+        return headers["Nats-Subject"], int(headers["Nats-Sequence"]), found.data
+
     async def first(self, stream: str, subject: str) -> tuple[int, bytes] | None:
         """The oldest message of a subject as (stream sequence, body), or None."""
         return await self._direct(stream, msgspec.json.encode({"seq": 1, "next_by_subj": subject}))
@@ -210,6 +223,10 @@ class Bus:
         await self.api(f"STREAM.MSG.DELETE.{stream}", {"seq": seq, "no_erase": True})
 
     async def _direct(self, what: str, body: bytes) -> tuple[int, bytes] | None:
+        found = await self._direct_message(what, body)
+        return None if found is None else (int((found.headers or {})["Nats-Sequence"]), found.data)
+
+    async def _direct_message(self, what: str, body: bytes) -> Msg | None:
         message = await self.request_message(f"$JS.API.DIRECT.GET.{what}", body)
         headers = message.headers or {}
         if headers.get("Status", "").startswith("404"):
@@ -218,7 +235,7 @@ class Bus:
             raise MeshError(
                 ErrorCode.INTERNAL, f"direct get of {what}: {headers.get('Description', headers)}"
             )
-        return int(headers["Nats-Sequence"]), message.data
+        return message
 
     async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> Subscription:
         """Call the handler for every message; its calls never overlap."""

@@ -12,13 +12,14 @@ import contextlib
 import logging
 import sys
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from langmesh.bus import Bus
 from langmesh.bus.pull import Delivery, PullConsumer
 from langmesh.clock import now_iso
+from langmesh.coordinator.decisions import Decisions
 from langmesh.coordinator.events import EventWriter, Usurped
 from langmesh.coordinator.run import Engine, Run, describe_error
 from langmesh.errors import ErrorCode, MeshError
@@ -36,12 +37,25 @@ _RETRY_S: Final = 1.0
 ThreadKey = tuple[str, str]
 
 
+@dataclass(slots=True, eq=False)
+class Live:
+    """A run that is queued or driven here; one that goes on after an interrupt is a new one."""
+
+    run: Run
+    delivery: Delivery
+    queued: bool = True
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the run's end or its interrupt is stored, or another coordinator has the run."""
+
+
 @dataclass(slots=True)
 class _Thread:
     """One thread's queue: its runs go one after the other."""
 
-    waiting: deque[tuple[Run, Delivery]] = field(default_factory=deque)
-    active: Run | None = None
+    waiting: deque[Live] = field(default_factory=deque)
+    active: Live | None = None
+    held: bool = False
+    """Whether something else than a run works on the thread's state."""
     latest: Run | None = None
     """The run that was driven last; a resume command continues it while it asks."""
     graphs: set[str] = field(default_factory=set)
@@ -50,6 +64,11 @@ class _Thread:
     def asking(self) -> bool:
         """Whether the thread waits for a human."""
         return self.latest is not None and self.latest.asking
+
+    @property
+    def busy(self) -> bool:
+        """Whether a run that comes must wait."""
+        return self.held or self.active is not None
 
 
 class Admission:
@@ -61,6 +80,9 @@ class Admission:
         self._threads: OrderedDict[ThreadKey, _Thread] = OrderedDict()
         self._threads_max = threads_max
         self._held: dict[int, list[Delivery]] = {}
+        self._live: dict[int, Live] = {}
+        self.decisions: Decisions[Run] = Decisions()
+        """What becomes of submissions, for who waits in this process."""
         self._doubtful_until = 0
         self._drivers: set[asyncio.Task[None]] = set()
         self._epoch = ""
@@ -93,6 +115,48 @@ class Admission:
             for task in (*workers, *self._drivers):
                 task.cancel()
             await asyncio.gather(*workers, *self._drivers, return_exceptions=True)
+            for held in self._held.values():
+                for each in held:
+                    each.release()
+
+    def find(self, tenant: str, run_id: str) -> Live | None:
+        """The run of an id that is queued or driven here; the last one if there are more."""
+        for live in reversed(self._live.values()):
+            if live.run.id == run_id and live.run.tenant == tenant:
+                return live
+        return None
+
+    def asking(self, tenant: str, graph: str, thread: str) -> Run | None:
+        """The run with which a thread waits for a human."""
+        found = self._threads.get((tenant, thread))
+        run = found.latest if found is not None else None
+        return run if run is not None and run.graph == graph and run.asking else None
+
+    def cancel(self, live: Live) -> None:
+        """Call a run off; nothing happens if its last event is on its way."""
+        live.run.call_off()
+        if live.queued:
+            thread = self._threads[(live.run.tenant, live.run.thread)]
+            thread.waiting.remove(live)
+            self._start(thread, live)
+
+    @contextlib.contextmanager
+    def holding(self, tenant: str, graph: str, thread_id: str) -> Iterator[None]:
+        """Let the runs of a thread wait while the block works on its state.
+
+        Raises:
+            MeshError: BUSY while a run or another such block is at work.
+        """
+        thread = self._threads.setdefault((tenant, thread_id), _Thread())
+        if thread.busy:
+            raise MeshError(ErrorCode.BUSY, f"thread_id: a run is active on {thread_id[:100]!r}")
+        thread.held = True
+        thread.graphs.add(graph)
+        try:
+            yield
+        finally:
+            thread.held = False
+            self._next(thread)
 
     @property
     def active(self) -> int:
@@ -135,8 +199,10 @@ class Admission:
         thread = self._threads.setdefault((run.tenant, run.thread), _Thread())
         self._threads.move_to_end((run.tenant, run.thread))
         thread.graphs.add(run.graph)
-        thread.waiting.append((run, delivery))
-        if thread.active is None:
+        live = self._live[delivery.stream_seq] = Live(run, delivery)
+        thread.waiting.append(live)
+        self.decisions.tell(delivery.stream_seq, run)
+        if not thread.busy:
             self._next(thread)
 
     async def _admit(self, delivery: Delivery) -> Run | None:
@@ -161,6 +227,7 @@ class Admission:
             )
             run.submission = submission
             run.resumed = True
+            run.closing = False
             run.invocation = f"{run.id}/{delivery.stream_seq}"
             return run
         if submission.command is None and submission.input is not None:
@@ -253,28 +320,41 @@ class Admission:
             thread.active = None
             self._forget_idle_threads()
             return
-        run, delivery = thread.waiting.popleft()
-        thread.active = thread.latest = run
-        driver = asyncio.get_running_loop().create_task(self._drive(thread, run, delivery))
+        live = thread.waiting.popleft()
+        thread.active, thread.latest = live, live.run
+        self._start(thread, live)
+
+    def _start(self, thread: _Thread, live: Live) -> None:
+        live.queued = False
+        driver = asyncio.get_running_loop().create_task(self._drive(thread, live))
         self._drivers.add(driver)
         driver.add_done_callback(self._drivers.discard)
 
-    async def _drive(self, thread: _Thread, run: Run, delivery: Delivery) -> None:
+    async def _drive(self, thread: _Thread, live: Live) -> None:
+        run = live.run
         try:
             with run.span.activate():
                 await run.drive()
         except Usurped:
             log.warning("run %s went to another coordinator", run.id)
-        finally:
-            self._settle(delivery)
+        except asyncio.CancelledError:
+            # This coordinator stops: the submission goes back, and no other run begins.
+            raise
+        except Exception:
+            log.exception("driving run %s failed", run.id)
+        self._settle(live.delivery)
+        if thread.active is live:
             self._next(thread)
 
     def _settle(self, delivery: Delivery) -> None:
+        if (live := self._live.pop(delivery.stream_seq, None)) is not None:
+            live.over.set()
         for each in self._held.pop(delivery.stream_seq, []):
             each.ack()
 
     async def _refuse(self, delivery: Delivery, exc: MeshError) -> None:
         log.info("submission %d refused: %s", delivery.stream_seq, exc)
+        self.decisions.tell(delivery.stream_seq, exc)
         *_, tenant, graph = delivery.subject.split(".")
         rejected = RunRejected(
             submit_seq=delivery.stream_seq,
@@ -301,9 +381,7 @@ class Admission:
     def _forget_idle_threads(self) -> None:
         """Drop the state of the thread that was idle longest when there are too many."""
         while len(self._threads) > self._threads_max:
-            key = next(
-                (k for k, t in self._threads.items() if t.active is None and not t.asking), None
-            )
+            key = next((k for k, t in self._threads.items() if not t.busy and not t.asking), None)
             if key is None:
                 return
             for graph in self._threads.pop(key).graphs:

@@ -63,6 +63,11 @@ class EventWriter:
         self._timer: asyncio.TimerHandle | None = None
         self.usurped = False
 
+    @property
+    def subject(self) -> str:
+        """Where the events go."""
+        return self._subject
+
     def emit(self, kind: type[Event], **fields: Any) -> None:
         """Queue an event; its number and time are those of this call."""
         self._seq += 1

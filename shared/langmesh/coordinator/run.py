@@ -82,13 +82,50 @@ class Run:
     tasks: int = 0
     asking: bool = False
     """Whether it told clients that it waits for a human, and got no answer yet."""
+    closing: bool = False
+    """Whether its last event, or the last one before an answer, is on its way."""
+    _called_off: bool = False
+    _driver: asyncio.Task[Any] | None = None
+    """The task that can be called off, while there is one."""
     _config: Value | None = None
     _agent_modes: list[str] = field(default_factory=list)
     _writers: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     """For each channel, the spans of the tasks that wrote it since a task was triggered by it."""
 
     async def drive(self) -> None:
-        """Run to the end or to an interrupt; every way out is an event."""
+        """Run to the end or to an interrupt; every way out is an event.
+
+        Raises:
+            CancelledError: The coordinator stops. That is no end of the run and no event: its
+                submission goes back, and the next coordinator runs it anew (ADR 0005).
+            Usurped: Another coordinator took the run over.
+        """
+        if self._called_off:
+            self._end("cancelled")
+        else:
+            await self._drive()
+        await self.events.flush()
+
+    def call_off(self) -> None:
+        """End the run as soon as may be, unless its end or its interrupt is out already."""
+        if self.closing or self._called_off:
+            return
+        self._called_off = True
+        if self._driver is not None:
+            self._driver.cancel()
+
+    async def abandon(self) -> None:
+        """End the run while it waits for a human.
+
+        Raises:
+            Usurped: Another coordinator took the run over.
+        """
+        self.asking = False
+        self._end("cancelled")
+        await self.events.flush()
+
+    async def _drive(self) -> None:
+        self._driver = asyncio.current_task()
         self.events.emit(
             RunStarted,
             graph=self.graph,
@@ -101,17 +138,22 @@ class Run:
             await self._stream()
             state = await self.loaded.compiled.aget_state(self._runnable_config())
             if state.next:
+                self.closing = True
                 self.events.emit(
                     RunInterrupted, interrupts=list(state.interrupts), next=sorted(set(state.next))
                 )
                 self.asking = True
                 self.span.event("interrupted", {})
-                await self.events.flush()
-                return
-            self._end("success", output=self._output(state.values))
+            else:
+                self._end("success", output=self._output(state.values))
         except asyncio.CancelledError:
+            assert self._driver is not None
+            if self._called_off:
+                self._driver.uncancel()
+            elif self._driver.cancelling():
+                self.span.end("its coordinator stopped")
+                raise
             self._end("cancelled")
-            raise
         except Exception as exc:  # noqa: BLE001  whatever the graph raises is the run's result
             log.info(
                 "run %s failed: %s",
@@ -120,7 +162,8 @@ class Run:
                 extra={"run_id": self.id, "thread_id": self.thread},
             )
             self._end("error", error=error_info(exc), cause=exc)
-        await self.events.flush()
+        finally:
+            self._driver = None
 
     def _end(
         self,
@@ -130,6 +173,7 @@ class Run:
         error: ErrorInfo | None = None,
         cause: Exception | None = None,
     ) -> None:
+        self.closing = True
         self.span.end(cause if cause is not None else None if status == "success" else status)
         self.events.emit(
             RunEnded,

@@ -14,6 +14,7 @@ from langmesh.coordinator.admission import Admission
 from langmesh.coordinator.catalog import Catalog
 from langmesh.coordinator.dispatch import Dispatcher
 from langmesh.coordinator.leadership import leadership
+from langmesh.coordinator.rpc import Rpc
 from langmesh.coordinator.run import Engine
 from langmesh.graphs import compat, directory
 from langmesh.graphs.loading import load
@@ -80,7 +81,11 @@ class Coordinator:
             admission = Admission(
                 bus, engine, max_runs=settings.max_runs, threads_max=settings.threads_max
             )
-            async with admission.run(), Registration(etcd, {where: record}) as registration:
+            async with (
+                admission.run(),
+                Rpc(bus, admission, catalog).server(service.instance),
+                Registration(etcd, {where: record}) as registration,
+            ):
                 await registration.wait_up(_REGISTERED_S)
                 log.info("durability profile: process-crash; run state in memory")
                 with service.announced():

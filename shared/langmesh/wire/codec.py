@@ -172,6 +172,18 @@ def decode_submission(body: bytes) -> Submission:
     return submission
 
 
+def decode_request(kind: type[T], body: bytes) -> T:
+    """Decode a client's request, strictly; an empty body stands for ``{}``.
+
+    Raises:
+        MeshError: PAYLOAD_TOO_LARGE, MALFORMED_BODY, or INVALID_FIELD naming the field.
+    """
+    request = decode_json(kind, body or b"{}")
+    for field in kind.__struct_fields__:  # type: ignore[attr-defined]
+        _check_depth(getattr(request, field), field)
+    return request
+
+
 def decode_event(body: bytes) -> AnyEvent | UnknownEvent:
     """Decode one event of a run; one of a later version as ``UnknownEvent``.
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from langmesh.wire import codec, examples, messages, names, streams, subjects, tables
+from langmesh.wire import codec, examples, messages, names, rpc, streams, subjects, tables
 
 PAGE = Path(__file__).parents[3] / "docs" / "protocol.md"
 
@@ -27,6 +27,7 @@ _EVENTS = subjects.events_of_graph(examples.TENANT, examples.GRAPH)
 _REJECT = subjects.reject(examples.TENANT, examples.GRAPH)
 _WHO = (
     ("client", "[`Submission`](#submission)", "any coordinator", "SUBMIT, JSON"),
+    ("client", "[requests](#requests)", "the coordinator that drives, which answers", "–, JSON"),
     ("coordinator", "[events of a run](#events-of-a-run)", "clients", "EVENT, JSON"),
     ("coordinator", "[`run.rejected.v1`](#runrejectedv1)", "clients", "EVENT, JSON"),
     ("coordinator", "[`task.execute.v1`](#taskexecutev1)", "one agent of a node", "EXEC, msgpack"),
@@ -45,6 +46,12 @@ _WHO = (
     ),
     ("coordinator", "[`dead.v1`](#deadv1)", "operators", "DEAD, JSON"),
 )
+_PLAIN: tuple[type[Any], ...] = (
+    messages.Submission,
+    rpc.RpcError,
+    *dict.fromkeys(kind for verb in rpc.VERBS.values() for kind in (verb.request, verb.reply)),
+)
+"""Messages that are whole bodies though nothing in them names their type."""
 _ODD_NAMES = ("résumé writer", "a.b", "x--y")
 
 _HEAD = """\
@@ -89,19 +96,20 @@ _BODIES = """\
   the object store.
 - What a client sends nests at most {depth_max} levels deep.
 - `bytes` are base64 text in JSON and binary in msgpack.
-- Decoding is strict: a missing field, a wrong type or, in a submission, an unknown field is
-  refused with the name of the field. What cannot be decoded is answered or kept as a dead letter
-  and never stops a consumer.
+- Decoding is strict: a missing field, a wrong type or, in a submission or a request, an unknown
+  field is refused with the name of the field. What cannot be decoded is answered or kept as a
+  dead letter and never stops a consumer.
 - Metadata is in the body. The one header that is read is `traceparent` (W3C Trace Context) on
-  submissions and requests: the run then joins the caller's trace.
+  submissions and on the requests `run.start` and `run.resume`: the run then joins the caller's
+  trace.
 
 ## Versions
 
 The version is in the subject (`{root}`) and in each message's `type`. Within a version a field that
 is added has a default, and no field changes its type or its meaning or goes away. Readers of events
-and chunks ignore fields and skip types that they do not know; only submissions are refused for
-unknown fields, so that a misspelt one never goes unnoticed. Anything else is a new type (`….v2`),
-which is sent beside the old one until nobody reads that.
+and chunks ignore fields and skip types that they do not know; only submissions and requests are
+refused for unknown fields, so that a misspelt one never goes unnoticed. Anything else is a new type
+(`….v2`), which is sent beside the old one until nobody reads that.
 """
 
 _RUN = """\
@@ -184,6 +192,17 @@ asyncio.run(main())
 ```
 """
 
+_REQUESTS = f"""\
+## Requests
+
+A client asks the coordinator that drives the runs with a NATS request on
+`{subjects.ROOT}.rpc.<tenant>.<verb>` and a JSON object as its body. The answer is the verb's reply
+or an [`RpcError`](#rpcerror); while no coordinator drives, NATS itself says that there are no
+responders. A client that hears nothing may ask again; with ids of its own (`run_id` and
+`thread_id`) a repeated `run.start` makes no second run. The coordinator is a NATS micro service
+named `{rpc.SERVICE}`, so that `nats micro ls` and `nats micro stats` show it.
+"""
+
 _ERRORS = """\
 ## Errors
 
@@ -207,6 +226,7 @@ def render() -> str:
             _streams(),
             _RUN,
             _PROGRAM,
+            _requests(),
             _messages(),
             f"{_ERRORS}\n{tables.error_table()}\n",
         ]
@@ -276,6 +296,12 @@ ephemeral consumers of their own.
 """
 
 
+def _requests() -> str:
+    return "\n".join(
+        [_REQUESTS, f"{tables.verb_table()}\n", *(_struct(kind) for kind in tables.structs(rpc))]
+    )
+
+
 def _messages() -> str:
     """All structs in four groups; a struct stands in the first group that uses it."""
     everything: list[type[Any]] = tables.structs()
@@ -306,11 +332,7 @@ def _with_nested(kinds: Sequence[type[Any]]) -> list[type[Any]]:
 
 def _struct(kind: type[Any]) -> str:
     parts = [f"### {tables.heading(kind)}", tables.prose(kind.__doc__), tables.field_table(kind)]
-    if (
-        kind.__struct_config__.tag is not None
-        or hasattr(kind, "TYPE")
-        or kind is messages.Submission
-    ):
+    if kind.__struct_config__.tag is not None or hasattr(kind, "TYPE") or kind in _PLAIN:
         parts.append(f"```json\n{_checked_example(kind)}\n```")
     return "\n\n".join(parts) + "\n"
 

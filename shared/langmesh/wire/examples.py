@@ -33,6 +33,16 @@ _ERROR = {
     "traceback": "Traceback (most recent call last):\n  …\nValueError: no sources found\n",
 }
 
+_STATE = {
+    "thread_id": THREAD,
+    "checkpoint_id": "1f0b2c3d-0000-6000-8001-0123456789ab",
+    "created_at": TIME,
+    "superstep": 1,
+    "values": {"question": "Why NATS?", "notes": ["NATS is one small binary."]},
+    "next": ["writer"],
+    "interrupts": [],
+}
+
 _BY_NAME: dict[str, Any] = {
     "attempt": 1,
     "cap": CAP,
@@ -126,6 +136,27 @@ _CHOSEN: dict[str, dict[str, Any]] = {
         "body": b"\x83",
         "run_id": RUN,
         "task_id": "2f6d0a3e-5f4b-0c1d-9e8f-7a6b5c4d3e2f",
+    },
+    "StartRun": {"input": {"question": "Why NATS?"}, "thread_id": THREAD},
+    "WaitRun": {"timeout_s": 10.0},
+    "ResumeRun": {"resume": {"approved": True}},
+    "GetHistory": {"limit": 2},
+    "UpdateThread": {"values": {"notes": ["NATS has streams."]}, "as_node": NODE},
+    "RunView": {
+        "status": "success",
+        "output": {"question": "Why NATS?", "answer": "Because it is small."},
+    },
+    "ThreadState": _STATE,
+    "ThreadHistory": {"states": [_STATE]},
+    "Routes": {
+        "topology": {"nodes": {NODE: {"successors": ["writer"]}}, "entry": [NODE]},
+        "bindings": {NODE: {"subject": _EXEC, "release": RELEASE, "served": True}},
+    },
+    "RpcFault": {
+        "code": "unknown_run",
+        "message": "run_id: no run 'r1' is known",
+        "remedy": "Check the id; runs are kept as long as the EVENT stream keeps their events.",
+        "retryable": False,
     },
     "Header": {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"},
     "OutcomePayload": {

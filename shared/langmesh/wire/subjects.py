@@ -7,6 +7,7 @@ by kind. All parts are tokens of ``names``; callers pass names, never tokens.
 from __future__ import annotations
 
 import base64
+import re
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
@@ -25,8 +26,11 @@ EVENT_ALL = f"{ROOT}.event.*.*.*.*"
 REJECT_ALL = f"{ROOT}.reject.*.*"
 CHUNK_ALL = f"{ROOT}.chunk.*.*.*.*.*"
 DEAD_ALL = f"{ROOT}.dead.*.*.*"
+RPC_ALL = f"{ROOT}.rpc.*.>"
+"""Also what is no verb, so that whoever misspells one gets an answer."""
 
 _HASHED: Final = "h--"
+_VERB: Final = re.compile(r"[a-z]+\.[a-z]+\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,24 @@ class SubmitSubject:
 
     tenant: str
     graph: str
+
+
+@dataclass(frozen=True, slots=True)
+class RpcSubject:
+    """The tenant and the verb in a request's subject."""
+
+    tenant: str
+    verb: str
+
+
+@dataclass(frozen=True, slots=True)
+class EventSubject:
+    """The names in the subject of a run's events."""
+
+    tenant: str
+    graph: str
+    thread: str
+    run: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +95,25 @@ def parse_submit(subject: str) -> SubmitSubject:
 
 
 def rpc(tenant: str, verb: str) -> str:
-    """Where a client asks a coordinator; verbs such as ``run.get`` keep their dot."""
-    return f"{ROOT}.rpc.{_t(tenant, 'tenant')}.{verb}"
+    """Where a client asks a coordinator; verbs such as ``run.get`` keep their dot.
+
+    Raises:
+        MeshError: UNKNOWN_VERB if the verb is not two words with a dot between them.
+    """
+    return f"{ROOT}.rpc.{_t(tenant, 'tenant')}.{_verb(verb)}"
+
+
+def parse_rpc(subject: str) -> RpcSubject:
+    """Take a request's subject apart.
+
+    Raises:
+        MeshError: INVALID_NAME if it is not one, UNKNOWN_VERB as for :func:`rpc`.
+    """
+    prefix, _, rest = subject.partition(".rpc.")
+    tenant, _, verb = rest.partition(".")
+    if prefix != ROOT:
+        raise MeshError(ErrorCode.INVALID_NAME, f"{subject[:200]!r} is not a rpc subject")
+    return RpcSubject(from_token(tenant), _verb(verb))
 
 
 def execution(tenant: str, graph: str, node: str, release: str) -> str:
@@ -142,9 +181,19 @@ def events_of_graph(tenant: str, graph: str) -> str:
     return f"{ROOT}.event.{_t(tenant, 'tenant')}.{_t(graph, 'graph')}.*.*"
 
 
-def events_of_run(run: str) -> str:
-    """Wildcard over the events of a run whose tenant, graph and thread are unknown."""
-    return f"{ROOT}.event.*.*.*.{_t(run, 'run')}"
+def parse_event(subject: str) -> EventSubject:
+    """Take the subject of a run's events apart.
+
+    Raises:
+        MeshError: INVALID_NAME if it is not one.
+    """
+    tenant, graph, thread, run = _parts(subject, "event", 4)
+    return EventSubject(from_token(tenant), from_token(graph), from_token(thread), from_token(run))
+
+
+def events_of_run(tenant: str, run: str) -> str:
+    """Wildcard over the events of a run whose graph and thread are unknown."""
+    return f"{ROOT}.event.{_t(tenant, 'tenant')}.*.*.{_t(run, 'run')}"
 
 
 def reject(tenant: str, graph: str) -> str:
@@ -189,6 +238,12 @@ def _namespace(namespace: str) -> str:
 
 def _t(name: str, field: str) -> str:
     return to_token(name, field=field)
+
+
+def _verb(verb: str) -> str:
+    if _VERB.match(verb) is None:
+        raise MeshError(ErrorCode.UNKNOWN_VERB, f"{verb[:80]!r} is not a verb such as 'run.get'")
+    return verb
 
 
 def _parts(subject: str, kind: str, count: int) -> list[str]:

@@ -1,8 +1,8 @@
 """Tables for docs/protocol.md, read off the declarations: subjects, streams, messages, errors.
 
 Nothing is listed by hand, so that what is added to the contract appears on the page. Meanings of
-fields are the string literals below them in ``messages``; msgspec keeps none of those, so they are
-parsed from the source.
+fields are the string literals below them in ``messages`` and ``rpc``; msgspec keeps none of those,
+so they are parsed from the source.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ import msgspec
 from msgspec import inspect
 
 from langmesh.errors import CATALOGUE
-from langmesh.wire import messages, streams, subjects
+from langmesh.wire import messages, rpc, streams, subjects
 
 # Fields whose name says the same everywhere, and some that need a sentence but have none below
-# them; ``Struct.field`` goes before ``field``, and a string literal in ``messages`` before both.
+# them; ``Struct.field`` goes before ``field``, and a string literal below the field before both.
 _COMMON = {
     "attempt": "Number of the attempt, from 1.",
     "caps": "Capabilities of the attempts to stop.",
@@ -133,16 +133,25 @@ def prose(text: str | None) -> str:
     return python_inspect.cleandoc(text or "").replace("``", "`")
 
 
-def structs() -> list[type[Any]]:
-    """Every struct of the contract in the order of its source, without abstract bases."""
+def structs(module: ModuleType = messages) -> list[type[Any]]:
+    """Every struct that a module declares, in the order of its source, without abstract bases."""
     return [
         kind
-        for kind in vars(messages).values()
+        for kind in vars(module).values()
         if isinstance(kind, type)
         and issubclass(kind, msgspec.Struct)
-        and kind.__module__ == messages.__name__
-        and not kind.__subclasses__()
+        and kind.__module__ == module.__name__
+        and not any(sub.__module__ == module.__name__ for sub in kind.__subclasses__())
     ]
+
+
+def verb_table() -> str:
+    """The verbs of requests."""
+    rows = [
+        [f"`{name}`", _link(verb.request), _link(verb.reply), verb.meaning]
+        for name, verb in rpc.VERBS.items()
+    ]
+    return table(["verb", "request", "reply", "meaning"], rows)
 
 
 def subject_rows() -> Iterator[tuple[str, str, str]]:
@@ -241,6 +250,10 @@ def nested(kind: type[Any]) -> list[type[Any]]:
     return list(found)
 
 
+def _link(kind: type[Any]) -> str:
+    return f"[`{kind.__name__}`](#{anchor(kind.__name__)})"
+
+
 def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
@@ -253,6 +266,8 @@ def _shape(build: Callable[..., str]) -> str | None:
         if name == "subject":
             return None  # takes subjects apart instead of building one
         marks[name] = 10**9 + len(marks) if parameter.annotation == "int" else f"mark-{name}"
+        if name == "verb":
+            marks[name] = "mark.verb"  # the one part that is not a token
     shape = build(**marks)
     for name, mark in marks.items():
         shape = shape.replace(str(mark), f"<{name}>")
@@ -314,8 +329,9 @@ def _written_meanings(kind: type[Any]) -> dict[str, str]:
     """The string literals below the fields of a struct and of its bases."""
     found: dict[str, str] = {}
     for cls in reversed(kind.__mro__):
-        if cls.__module__ == messages.__name__:
-            found.update(_source_meanings(messages).get(cls.__name__, {}))
+        for module in (messages, rpc):
+            if cls.__module__ == module.__name__:
+                found.update(_source_meanings(module).get(cls.__name__, {}))
     return found
 
 

@@ -1,0 +1,236 @@
+"""The verbs of the protocol: what clients ask the coordinator that drives the runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import msgspec
+from langgraph.errors import InvalidUpdateError
+from langgraph.types import StateSnapshot
+
+from langmesh.bus import Bus
+from langmesh.bus.service import Request, RpcServer
+from langmesh.coordinator.admission import Admission
+from langmesh.coordinator.catalog import Catalog, Entry
+from langmesh.coordinator.standing import Standing
+from langmesh.errors import ErrorCode, MeshError
+from langmesh.graphs.faults import text_of
+from langmesh.wire import codec, rpc, subjects
+from langmesh.wire.messages import ResumeCommand, Submission
+from langmesh.wire.names import to_token
+
+log = logging.getLogger(__name__)
+
+DECISION_S: Final = 30.0
+"""How long ``run.start`` waits until the submission is accepted or refused."""
+_NO_NODE: Final = ("__start__", "__end__", "__input__", "__copy__")
+
+Verb = Callable[[str, Any, Request], Awaitable[msgspec.Struct]]
+
+
+class Rpc:
+    """Answers the verbs; :meth:`server` puts it on the bus."""
+
+    def __init__(self, bus: Bus, admission: Admission, catalog: Catalog) -> None:
+        self._bus = bus
+        self._admission = admission
+        self._catalog = catalog
+        self._standing = Standing(bus, admission)
+        self._verbs: dict[str, Verb] = {
+            "run.start": self._start,
+            "run.get": self._get,
+            "run.wait": self._wait,
+            "run.cancel": self._cancel,
+            "run.resume": self._resume,
+            "thread.state": self._state,
+            "thread.history": self._history,
+            "thread.update": self._update,
+            "graph.routes": self._routes,
+        }
+
+    def server(self, instance: str) -> RpcServer:
+        """The service that answers while it is entered."""
+        return RpcServer(
+            self._bus,
+            name=rpc.SERVICE,
+            version=rpc.VERSION,
+            subject=subjects.RPC_ALL,
+            handler=self.answer,
+            metadata={"instance": instance},
+        )
+
+    async def answer(self, request: Request) -> msgspec.Struct:
+        """Answer one request.
+
+        Raises:
+            MeshError: The error to answer with.
+        """
+        names = subjects.parse_rpc(request.subject)
+        verb = rpc.VERBS.get(names.verb)
+        if verb is None:
+            raise MeshError(
+                ErrorCode.UNKNOWN_VERB,
+                f"there is no verb {names.verb[:80]!r}; there are {', '.join(rpc.VERBS)}",
+            )
+        asked = codec.decode_request(verb.request, request.body)
+        return await self._verbs[names.verb](names.tenant, asked, request)
+
+    async def _start(self, tenant: str, asked: rpc.StartRun, request: Request) -> rpc.RunReference:
+        fields = {name: getattr(asked, name) for name in Submission.__struct_fields__}
+        return await self._submit(tenant, asked.graph, fields, request)
+
+    async def _resume(
+        self, tenant: str, asked: rpc.ResumeRun, request: Request
+    ) -> rpc.RunReference:
+        self._catalog.get(tenant, asked.graph)
+        if asked.resume is None:
+            raise MeshError(ErrorCode.INVALID_FIELD, "resume: null is no answer")
+        if self._admission.asking(tenant, asked.graph, asked.thread_id) is None:
+            raise MeshError(
+                ErrorCode.UNKNOWN_THREAD,
+                f"thread_id: no run on {asked.thread_id[:100]!r} waits for an answer",
+            )
+        fields = {"thread_id": asked.thread_id, "command": ResumeCommand(resume=asked.resume)}
+        return await self._submit(tenant, asked.graph, fields, request)
+
+    async def _submit(
+        self, tenant: str, graph: str, fields: dict[str, Any], request: Request
+    ) -> rpc.RunReference:
+        self._catalog.get(tenant, graph)
+        # Absent ids stay absent: whether a body names one tells admission where to look.
+        given = {name: value for name, value in fields.items() if value is not None}
+        body = msgspec.json.encode(given)
+        codec.decode_submission(body)
+        traceparent = request.headers.get("traceparent")
+        publishing = self._bus.append(
+            subjects.submit(tenant, graph),
+            body,
+            headers={"traceparent": traceparent} if traceparent else None,
+        )
+        seq, decision = await self._admission.decisions.publish(publishing)
+        try:
+            async with asyncio.timeout(DECISION_S):
+                run = await decision
+        except TimeoutError:
+            raise MeshError(
+                ErrorCode.TIMED_OUT,
+                f"submission {seq} is stored, but not accepted after {DECISION_S:g} s",
+                remedy="Do not submit it again: it waits for its turn, and its events will tell.",
+            ) from None
+        finally:
+            self._admission.decisions.forget(seq)
+        return rpc.RunReference(
+            run_id=run.id, thread_id=run.thread, submit_seq=seq, trace_id=run.span.trace_id
+        )
+
+    async def _get(self, tenant: str, asked: rpc.GetRun, _request: Request) -> rpc.RunView:
+        return await self._standing.now(tenant, asked.run_id)
+
+    async def _wait(self, tenant: str, asked: rpc.WaitRun, _request: Request) -> rpc.RunView:
+        return await self._standing.settled(tenant, asked.run_id, timeout_s=asked.timeout_s)
+
+    async def _cancel(self, tenant: str, asked: rpc.CancelRun, _request: Request) -> rpc.RunView:
+        return await self._standing.cancel(tenant, asked.run_id)
+
+    async def _state(self, tenant: str, asked: rpc.GetState, _request: Request) -> rpc.ThreadState:
+        entry = self._entry(tenant, asked.graph, asked.thread_id)
+        snapshot = await entry.loaded.compiled.aget_state(_config(asked.thread_id))
+        if _checkpoint_id(snapshot) == "":
+            raise _unknown_thread(asked.graph, asked.thread_id)
+        return _state(asked.thread_id, snapshot)
+
+    async def _history(
+        self, tenant: str, asked: rpc.GetHistory, _request: Request
+    ) -> rpc.ThreadHistory:
+        entry = self._entry(tenant, asked.graph, asked.thread_id)
+        config = _config(asked.thread_id)
+        if await entry.saver.aget_tuple(config) is None:
+            raise _unknown_thread(asked.graph, asked.thread_id)
+        before = None if asked.before is None else _config(asked.thread_id, asked.before)
+        snapshots = entry.loaded.compiled.aget_state_history(
+            config, before=before, limit=asked.limit
+        )
+        return rpc.ThreadHistory(states=[_state(asked.thread_id, each) async for each in snapshots])
+
+    async def _update(
+        self, tenant: str, asked: rpc.UpdateThread, _request: Request
+    ) -> rpc.ThreadUpdated:
+        entry = self._entry(tenant, asked.graph, asked.thread_id)
+        nodes = entry.loaded.topology.nodes
+        if asked.as_node is not None and asked.as_node not in (*nodes, *_NO_NODE):
+            raise MeshError(
+                ErrorCode.UNKNOWN_NODE,
+                f"as_node: graph {asked.graph!r} has no node {asked.as_node[:100]!r};"
+                f" it has {', '.join(nodes)}",
+            )
+        with self._admission.holding(tenant, asked.graph, asked.thread_id):
+            try:
+                config = await entry.loaded.compiled.aupdate_state(
+                    _config(asked.thread_id), asked.values, asked.as_node
+                )
+            except InvalidUpdateError as exc:
+                raise MeshError(ErrorCode.INVALID_INPUT, f"values: {text_of(exc)[:400]}") from exc
+            except Exception as exc:
+                # Reducers, schemas and branches are the graph's own code and may raise anything.
+                log.info("an update of thread %s failed", asked.thread_id, exc_info=True)
+                raise MeshError(
+                    ErrorCode.INVALID_INPUT,
+                    f"values: the graph does not take them ({type(exc).__name__})",
+                ) from exc
+        return rpc.ThreadUpdated(checkpoint_id=str(config["configurable"]["checkpoint_id"]))
+
+    async def _routes(self, tenant: str, asked: rpc.GetRoutes, _request: Request) -> rpc.Routes:
+        entry = self._catalog.get(tenant, asked.graph)
+        topology = entry.loaded.topology
+        return rpc.Routes(
+            graph=topology.graph,
+            revision=topology.revision,
+            topology=msgspec.to_builtins(topology),
+            bindings={
+                node: rpc.NodeRoute(
+                    subject=binding.subject,
+                    release=binding.release,
+                    served=self._catalog.is_served(tenant, asked.graph, node, binding.release),
+                )
+                for node, binding in entry.bindings.nodes.items()
+            },
+        )
+
+    def _entry(self, tenant: str, graph: str, thread: str) -> Entry:
+        entry = self._catalog.get(tenant, graph)
+        to_token(thread, field="thread_id")
+        return entry
+
+
+def _config(thread: str, checkpoint_id: str | None = None) -> Any:
+    where = {"thread_id": thread, "checkpoint_ns": ""}
+    return {
+        "configurable": where
+        if checkpoint_id is None
+        else {**where, "checkpoint_id": checkpoint_id}
+    }
+
+
+def _checkpoint_id(snapshot: StateSnapshot) -> str:
+    return str(snapshot.config.get("configurable", {}).get("checkpoint_id", ""))
+
+
+def _state(thread: str, snapshot: StateSnapshot) -> rpc.ThreadState:
+    return rpc.ThreadState(
+        thread_id=thread,
+        checkpoint_id=_checkpoint_id(snapshot),
+        created_at=snapshot.created_at or "",
+        superstep=(snapshot.metadata or {}).get("step", 0),
+        values=snapshot.values,
+        next=sorted(set(snapshot.next)),
+        interrupts=list(snapshot.interrupts),
+    )
+
+
+def _unknown_thread(graph: str, thread: str) -> MeshError:
+    return MeshError(
+        ErrorCode.UNKNOWN_THREAD, f"thread_id: graph {graph!r} has no thread {thread[:100]!r}"
+    )

@@ -1,0 +1,252 @@
+"""Requests of clients to the coordinator, one subject per verb, JSON both ways.
+
+A request is one object of the verb's request struct, strictly decoded; an empty body stands for
+``{}``. The answer is one object of its reply struct, or an :class:`RpcError`. Requests are not
+durable: who hears nothing asks again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+
+from langmesh.wire.messages import ErrorInfo, Submission
+
+SERVICE: Final = "langmesh-coordinator"
+VERSION: Final = "1.0.0"
+"""Of the contract, as NATS micro wants it."""
+WAIT_S_MAX: Final = 60.0
+HISTORY_MAX: Final = 100
+
+RunStatus = Literal["queued", "running", "interrupted", "success", "error", "cancelled"]
+
+
+class StartRun(Submission, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Submit a run and wait until it is accepted: a graph, and the fields of a `Submission`.
+
+    The submission itself is durable once it is in stream SUBMIT, as if the client had published it.
+    """
+
+    graph: str
+    """Name of the graph to run."""
+
+
+class GetRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Ask how a run stands."""
+
+    run_id: str
+    """Id of the run; of several runs of that id on different threads, the last one is meant."""
+
+
+class WaitRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Wait until a run is over or asks a human.
+
+    The NATS request needs a longer time limit than ``timeout_s``.
+    """
+
+    run_id: str
+    """Id of the run."""
+    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=WAIT_S_MAX)] = 30.0
+    """Seconds to wait at most, up to 60; to wait longer, ask again."""
+
+
+class CancelRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """End a run that is queued, running or interrupted, with status ``cancelled``.
+
+    The answer comes when ``run.ended.v1`` is stored. The request itself is not durable: if the
+    coordinator dies before that, the run goes on with the next one.
+    """
+
+    run_id: str
+    """Id of the run."""
+
+
+class ResumeRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Answer the interrupt of the run that a thread waits with; it goes on as the same run.
+
+    For other fields of a submission use ``run.start`` with ``command``.
+    """
+
+    graph: str
+    """Name of the graph."""
+    thread_id: str
+    """The thread that waits."""
+    resume: Any
+    """The answer, or an object of answers by interrupt id; not null."""
+
+
+class GetState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Ask for the latest checkpoint of a thread."""
+
+    graph: str
+    """Name of the graph."""
+    thread_id: str
+    """Id of the thread."""
+
+
+class GetHistory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Ask for the checkpoints of a thread, newest first."""
+
+    graph: str
+    """Name of the graph."""
+    thread_id: str
+    """Id of the thread."""
+    limit: Annotated[int, msgspec.Meta(ge=1, le=HISTORY_MAX)] = 10
+    """How many checkpoints at most, up to 100."""
+    before: str | None = None
+    """A checkpoint id: only older ones are wanted."""
+
+
+class UpdateThread(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Write to the state of a thread as if a node had written; refused while a run is active."""
+
+    graph: str
+    """Name of the graph."""
+    thread_id: str
+    """Id of the thread."""
+    values: Any
+    """What the node would return: an object of state fields."""
+    as_node: str | None = None
+    """The node that seems to have written; what follows it runs next. The last one when absent."""
+
+
+class GetRoutes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Ask for the route table of a graph."""
+
+    graph: str
+    """Name of the graph."""
+
+
+class RunReference(msgspec.Struct, frozen=True, kw_only=True):
+    """The run that a submission became."""
+
+    run_id: str
+    """Id of the run."""
+    thread_id: str
+    """Id of its thread."""
+    submit_seq: int
+    """The submission's sequence in stream SUBMIT."""
+    trace_id: str
+    """Id of the run's trace."""
+
+
+class RunView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a run stands."""
+
+    run_id: str
+    """Id of the run."""
+    thread_id: str
+    """Id of its thread."""
+    graph: str
+    """Name of its graph."""
+    status: RunStatus
+    """``queued`` behind other runs of its thread; ``interrupted`` while it waits for a human."""
+    output: Any = None
+    """For ``success``: the graph's output, as in ``run.ended.v1``."""
+    error: ErrorInfo | None = None
+    """For ``error``: why it failed."""
+    interrupts: list[Any] = []
+    """For ``interrupted``: what the human is asked, with the ids of the interrupts."""
+    timed_out: bool = False
+    """For ``run.wait``: the time passed before the run was over or interrupted."""
+
+
+class ThreadState(msgspec.Struct, frozen=True, kw_only=True):
+    """A thread at one checkpoint."""
+
+    thread_id: str
+    """Id of the thread."""
+    checkpoint_id: str
+    """Id of the checkpoint."""
+    created_at: str
+    """When the checkpoint was made, RFC 3339."""
+    superstep: int
+    """Number of the superstep that made it; -1 for an input."""
+    values: Any
+    """The state, projected to JSON."""
+    next: list[str]
+    """Nodes that run when the thread goes on; none after the end."""
+    interrupts: list[Any]
+    """What a human is asked."""
+
+
+class ThreadHistory(msgspec.Struct, frozen=True, kw_only=True):
+    """Checkpoints of a thread."""
+
+    states: list[ThreadState]
+    """Newest first."""
+
+
+class ThreadUpdated(msgspec.Struct, frozen=True, kw_only=True):
+    """A thread's state was written to."""
+
+    checkpoint_id: str
+    """Id of the checkpoint that the update made."""
+
+
+class NodeRoute(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the next task of a node goes."""
+
+    subject: str
+    """Subject of its tasks."""
+    release: str
+    """Release that it is bound to."""
+    served: bool
+    """Whether an agent of that release is registered."""
+
+
+class Routes(msgspec.Struct, frozen=True, kw_only=True):
+    """A graph's topology and the bindings of its nodes."""
+
+    graph: str
+    """Name of the graph."""
+    revision: str
+    """Hash of the topology that new runs are pinned to."""
+    topology: dict[str, Any]
+    """Nodes, successors, branches, joins and schemas, as `langmesh routes GRAPH --json` shows."""
+    bindings: dict[str, NodeRoute]
+    """For each node, where its next task goes."""
+
+
+class RpcFault(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a request was not answered."""
+
+    code: str
+    """A code of the [error catalogue](#errors)."""
+    message: str
+    """One sentence for people."""
+    remedy: str
+    """The way out, for people."""
+    retryable: bool
+    """Whether the same request may succeed later."""
+
+
+class RpcError(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to a request that failed: an object with no other field than ``error``."""
+
+    error: RpcFault
+    """What went wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """What one verb takes, answers and means."""
+
+    request: type[msgspec.Struct]
+    reply: type[msgspec.Struct]
+    meaning: str
+
+
+VERBS: Final[dict[str, Verb]] = {
+    "run.start": Verb(StartRun, RunReference, "Submits a run and waits until it is accepted."),
+    "run.get": Verb(GetRun, RunView, "Tells how a run stands."),
+    "run.wait": Verb(WaitRun, RunView, "Waits until a run is over or asks a human."),
+    "run.cancel": Verb(CancelRun, RunView, "Ends a run, and tells how it ended."),
+    "run.resume": Verb(ResumeRun, RunReference, "Answers a run's interrupt; the run goes on."),
+    "thread.state": Verb(GetState, ThreadState, "Shows the latest checkpoint of a thread."),
+    "thread.history": Verb(GetHistory, ThreadHistory, "Shows the checkpoints of a thread."),
+    "thread.update": Verb(UpdateThread, ThreadUpdated, "Writes to a thread's state."),
+    "graph.routes": Verb(GetRoutes, Routes, "Shows a graph's topology and bindings."),
+}
