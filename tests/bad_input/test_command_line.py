@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -200,6 +201,7 @@ def test_a_failing_command_says_what_is_wrong_and_how_to_mend_it(
         (("trace",), "RUN"),
         (("bench", "chain", "--steps", "0"), "at least 1"),
         (("status", "--jsn"), "--jsn"),
+        (("up", "--nats-port", "70000"), "0 to 65535"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -220,3 +222,15 @@ async def test_a_port_in_use_is_named(tmp_path: Path):
         assert caught.value.code is ErrorCode.PORT_IN_USE
         assert "another port" in caught.value.remedy
         assert first.running
+
+
+@pytest.mark.parametrize("server", ["nats", "etcd"])
+def test_up_names_a_port_that_is_taken(folder: Path, server: str):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        done = langmesh(folder, "up", f"--{server}-port", port)
+    assert done.returncode == 1
+    assert port in done.stderr
+    assert "Choose another port" in done.stderr

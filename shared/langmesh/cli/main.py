@@ -55,6 +55,14 @@ def parser() -> argparse.ArgumentParser:
         "graphs", nargs="*", metavar="MODULE:ATTRIBUTE", help="graphs to serve; the demo's if none"
     )
     up.add_argument("--detach", action="store_true", help="return when everything is ready")
+    for server in ("nats", "etcd"):
+        up.add_argument(
+            f"--{server}-port",
+            type=_port,
+            default=0,
+            metavar="N",
+            help=f"port of the embedded {server}; a free one if not given",
+        )
     up.add_argument("--no-coordinator", action="store_true", help="leave the coordinator out")
 
     command("down", "stop the mesh that `up` started", "down")
@@ -107,6 +115,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected at least 1, got {text}")
+    return value
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 65535:
+        raise argparse.ArgumentTypeError(f"expected 0 to 65535, got {text}")
     return value
 
 

@@ -54,7 +54,13 @@ async def command(args: argparse.Namespace, settings: Settings) -> int:
     specs = _specs(args.graphs)
     if args.no_coordinator:
         specs = [item for item in specs if item.name != "coordinator"]
-    async with running_stack(settings, specs, graphs=args.graphs or ["research"]) as stack:
+    async with running_stack(
+        settings,
+        specs,
+        graphs=args.graphs or ["research"],
+        nats_port=args.nats_port,
+        etcd_port=args.etcd_port,
+    ) as stack:
         stopped: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
         ready: asyncio.Future[Any] = asyncio.ensure_future(
             _ready(stack, settings, specs, args.graphs)
@@ -120,7 +126,9 @@ async def _detached(args: argparse.Namespace, settings: Settings) -> StackState:
     # Left behind by a mesh that was killed.
     state.remove(home)
     log = home / "logs" / "supervisor.log"
-    flags = ["--no-coordinator"] if args.no_coordinator else []
+    flags = [f"--nats-port={args.nats_port}", f"--etcd-port={args.etcd_port}"]
+    if args.no_coordinator:
+        flags.append("--no-coordinator")
     process = await asyncio.to_thread(_start, log, ["--json", *flags, *args.graphs])
     try:
         async with asyncio.timeout(READY_S * 2):

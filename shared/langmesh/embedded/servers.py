@@ -50,6 +50,8 @@ async def embedded_servers(
     etcd_endpoints: Sequence[str] | None = None,
     sync_always: bool = False,
     temporary: bool = False,
+    nats_port: int = 0,
+    etcd_port: int = 0,
 ) -> AsyncIterator[Servers]:
     """Run the servers that do not exist yet, with their state in `home`.
 
@@ -62,6 +64,8 @@ async def embedded_servers(
         etcd_endpoints: Existing etcd members, likewise.
         sync_always: Whether the embedded servers follow the power-loss profile.
         temporary: Whether `home` is deleted at the end.
+        nats_port: Port of the embedded nats-server; 0 lets the kernel pick one.
+        etcd_port: Port of the embedded etcd, likewise.
 
     Raises:
         MeshError: ALREADY_RUNNING if another process uses `home`; otherwise as
@@ -72,9 +76,19 @@ async def embedded_servers(
         if temporary:
             guard.delete_at_end(home)
         nats = EmbeddedNats(
-            home / "nats", logs / "nats-server.log", guard=guard, sync_always=sync_always
+            home / "nats",
+            logs / "nats-server.log",
+            guard=guard,
+            port=nats_port,
+            sync_always=sync_always,
         )
-        etcd = EmbeddedEtcd(home / "etcd", logs / "etcd.log", guard=guard, sync_always=sync_always)
+        etcd = EmbeddedEtcd(
+            home / "etcd",
+            logs / "etcd.log",
+            guard=guard,
+            port=etcd_port,
+            sync_always=sync_always,
+        )
         wanted: list[EmbeddedServer] = []
         if nats_url is None:
             wanted.append(nats)

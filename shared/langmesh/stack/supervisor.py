@@ -142,6 +142,8 @@ async def running_stack(
     *,
     graphs: Sequence[str],
     environ: Mapping[str, str] | None = None,
+    nats_port: int = 0,
+    etcd_port: int = 0,
 ) -> AsyncIterator[Stack]:
     """Run a stack in ``settings.home``.
 
@@ -153,6 +155,8 @@ async def running_stack(
         specs: The services.
         graphs: Names of the graphs that the stack serves, for ``status``.
         environ: The environment; the process's own by default.
+        nats_port: Port of the embedded nats-server; 0 lets the kernel pick one.
+        etcd_port: Port of the embedded etcd, likewise.
 
     Raises:
         MeshError: ALREADY_RUNNING, SERVER_START_FAILED, PORT_IN_USE, DEPENDENCY_MISSING,
@@ -166,6 +170,8 @@ async def running_stack(
                 home,
                 nats_url=settings.nats_url if "NATS_URL" in environ else None,
                 etcd_endpoints=settings.etcd_endpoints if "ETCD_ENDPOINTS" in environ else None,
+                nats_port=nats_port,
+                etcd_port=etcd_port,
             )
         )
         env = {
