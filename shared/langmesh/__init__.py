@@ -1,8 +1,8 @@
 """langmesh: ordinary LangGraph graphs as an event-driven mesh of microservices over NATS.
 
 Modules, lowest first; arrows only point down (see docs/architecture.md):
-``errors clock settings`` → ``wire`` → ``telemetry`` → ``bus | registry | embedded`` → ``graphs`` →
-``agent | coordinator | client`` → ``stack`` → ``testing | bench`` → ``cli``.
+``errors clock settings`` → ``wire`` → ``telemetry`` → ``bus | registry | embedded`` → ``service`` →
+``graphs`` → ``agent | coordinator | client`` → ``stack`` → ``testing | bench`` → ``cli``.
 """
 
 from __future__ import annotations

@@ -4,6 +4,15 @@ Exit codes: 0 success; 1 a failure that the message explains; 2 wrong usage; 3 t
 failed; 130 interrupted.
 """
 
-from langmesh.cli.main import main
+EXIT_INTERRUPTED = 130
 
-__all__ = ["main"]
+
+def main() -> int:
+    """Run the command in ``sys.argv`` and return its exit code."""
+    try:
+        # Imported here so that Ctrl-C is answered without a traceback from the first moment.
+        from langmesh.cli.main import main as run
+
+        return run()
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED

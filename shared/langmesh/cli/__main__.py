@@ -2,7 +2,7 @@
 
 import sys
 
-from langmesh.cli.main import main
+from langmesh.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

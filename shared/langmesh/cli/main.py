@@ -11,11 +11,11 @@ from collections.abc import Sequence
 import uvloop
 
 from langmesh import __version__, settings
+from langmesh.cli import EXIT_INTERRUPTED
 from langmesh.cli.terminal import say_error
 from langmesh.errors import MeshError
 
 EXIT_FAILED = 1
-EXIT_INTERRUPTED = 130
 
 _COMMANDS = {
     "up": "langmesh.cli.up",
@@ -128,8 +128,8 @@ def _port(text: str) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
     args = parser().parse_args(argv)
-    module = importlib.import_module(_COMMANDS[args.command])
     try:
+        module = importlib.import_module(_COMMANDS[args.command])
         if args.command == "test":
             return int(module.test(args))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
