@@ -24,7 +24,6 @@ from langmesh.stack.supervisor import Stack, running_stack
 from langmesh.wire.messages import RunEnded, RunStarted, TaskEnded
 from langmesh.wire.streams import STREAMS
 
-_AGENTS = 2
 _SAMPLE_RATIO = "0.01"
 _BASELINE_S = 3.0
 _HOPS = 300
@@ -35,7 +34,7 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 async def chain_on_mesh(
-    settings: Settings, *, steps: int, concurrency: int, runs: int | None
+    settings: Settings, *, steps: int, concurrency: int, runs: int | None, agents: int | None = None
 ) -> dict[str, Any]:
     """Run the benchmark and return its figures.
 
@@ -46,7 +45,8 @@ async def chain_on_mesh(
         settings: Of this process; its home gets a folder ``bench``.
         steps: Nodes in the chain.
         concurrency: Runs at once.
-        runs: Runs in all; 20 per unit of concurrency by default.
+        runs: Runs in all; 20 per unit of concurrency by default, at least 100.
+        agents: Processes that host all nodes; by default one for every two cores.
 
     Raises:
         MeshError: SERVICE_FAILED, or INTERNAL if a run fails.
@@ -59,7 +59,7 @@ async def chain_on_mesh(
             name="chain-agent",
             module="langmesh.agent",
             args=("chain", *nodes(steps)),
-            replicas=_AGENTS,
+            replicas=agents or max(1, (os.cpu_count() or 2) // 2),
             env={"LANGMESH_MAX_IN_FLIGHT": "64"},
         ),
     ]
@@ -74,7 +74,13 @@ async def chain_on_mesh(
         agent_pids = [item.pid for item in stack.ready.services if item.name == "chain-agent"]
         async with Client.open(bus, "chain", tenant=settings.tenant) as client:
             return await _measure(
-                stack, bus, client, agent_pids, steps, concurrency, runs or concurrency * 20
+                stack,
+                bus,
+                client,
+                agent_pids,
+                steps,
+                concurrency,
+                runs or max(100, concurrency * 20),
             )
 
 

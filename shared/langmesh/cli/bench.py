@@ -14,7 +14,11 @@ async def command(args: argparse.Namespace, settings: Settings) -> int:
     if not args.json:
         say("measuring; this takes about half a minute …")
     figures = await chain_on_mesh(
-        settings, steps=args.steps, concurrency=args.concurrency, runs=args.runs
+        settings,
+        steps=args.steps,
+        concurrency=args.concurrency,
+        runs=args.runs,
+        agents=args.agents,
     )
     if args.json:
         say_json(figures)

@@ -106,6 +106,10 @@ def parser() -> argparse.ArgumentParser:
         "--runs", type=_positive, help="runs in all; enough for some seconds if not given"
     )
 
+    bench.add_argument(
+        "--agents", type=_positive, help="agent processes; one per two cores if not given"
+    )
+
     test = command("test", "run the tests", "test tests/unit -k names")
     test.add_argument("args", nargs=argparse.REMAINDER, help="arguments for pytest")
     return top
