@@ -158,11 +158,6 @@ class Admission:
             thread.held = False
             self._next(thread)
 
-    @property
-    def active(self) -> int:
-        """Runs that are queued or driven."""
-        return len(self._held)
-
     def _on_delivery(self, delivery: Delivery) -> None:
         if (held := self._held.get(delivery.stream_seq)) is not None:
             # The broker lost track of a delivery that is in work here; its run goes on.

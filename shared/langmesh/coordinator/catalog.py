@@ -218,8 +218,3 @@ class Catalog:
         self._served = served
         for listener in self._listeners:
             listener()
-
-    @property
-    def agents(self) -> list[ServiceRecord]:
-        """Every registered agent."""
-        return list(self._agents.items.values())

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
-from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
 from langgraph._internal import _serde
 from langgraph._internal._config import recast_checkpoint_ns
@@ -285,11 +284,6 @@ def no_calls(node: str) -> dict[str, Any]:
 def namespace_of(checkpoint_ns: str) -> list[str]:
     """The graph's namespace as streams show it: the task's own segment left out."""
     return checkpoint_ns.split(NS_SEP)[:-1]
-
-
-def config_key(config: RunnableConfig, key: str) -> Any:
-    """One internal entry of a task's config."""
-    return config[CONF].get(key)
 
 
 def with_body(node: PregelNode, name: str, body: Callable[..., Any]) -> PregelNode:

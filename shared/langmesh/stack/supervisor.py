@@ -64,11 +64,6 @@ class Stack:
             keeper = asyncio.create_task(self._keep(label, spec, child), name=f"keep {label}")
             self._keepers.append(keeper)
 
-    @property
-    def processes(self) -> Mapping[str, Child]:
-        """The service processes by label."""
-        return self._children
-
     async def wait_ready(self, specs: Sequence[ServiceSpec], *, timeout_s: float) -> None:
         """Wait until services of this stack are ready.
 
