@@ -13,6 +13,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 
+import nats.errors
 from nats.aio.msg import Msg
 
 from langmesh.bus.acks import Delivered
@@ -140,7 +141,7 @@ class PullConsumer:
                         log.warning("no heartbeat for consumer %s, pulling anew", self._name)
                         break
             finally:
-                with contextlib.suppress(Exception):
+                with contextlib.suppress(nats.errors.Error):
                     await subscription.unsubscribe()
             if self._restart.is_set():
                 await asyncio.sleep(_RETRY_S)

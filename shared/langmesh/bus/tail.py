@@ -12,6 +12,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
+import nats.errors
 from nats.aio.msg import Msg
 
 from langmesh.bus.acks import Delivered
@@ -107,7 +108,7 @@ class Tail:
                     break
         finally:
             self.ready.clear()
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(nats.errors.Error):
                 await subscription.unsubscribe()
             self._bus.send(f"$JS.API.CONSUMER.DELETE.{self._stream}.{name}", b"")
 

@@ -21,7 +21,7 @@ from langmesh.bus.pull import Delivery, PullConsumer
 from langmesh.clock import now_iso
 from langmesh.coordinator.decisions import Decisions
 from langmesh.coordinator.events import EventWriter, Usurped
-from langmesh.coordinator.run import Engine, Run, describe_error
+from langmesh.coordinator.run import Engine, Run
 from langmesh.errors import ErrorCode, MeshError
 from langmesh.telemetry import attributes
 from langmesh.wire import codec, subjects
@@ -355,7 +355,9 @@ class Admission:
             submit_seq=delivery.stream_seq,
             time=now_iso(),
             **_ids(delivery.body),
-            **describe_error(exc),
+            code=str(exc.code),
+            message=exc.message,
+            remedy=exc.remedy,
         )
         subject = f"{subjects.ROOT}.reject.{tenant}.{graph}"
         while True:

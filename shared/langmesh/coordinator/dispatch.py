@@ -87,19 +87,20 @@ class Dispatcher:
                     task.cancel()
                 await asyncio.gather(sweeper, *self._background, return_exceptions=True)
 
-    async def send(self, attempt: Attempt) -> None:
-        """Send an attempt on its way; it is published for as long as that takes."""
+    async def perform(self, attempt: Attempt) -> TaskOutcome:
+        """Send an attempt and wait for its outcome; if the caller gives up, so do the agents.
+
+        Raises:
+            MeshError: The attempt cannot be sent, was rejected, or its outcome cannot be used.
+        """
         await self._catalog.ensure_consumer(attempt.subject)
         self._pending[attempt.cap] = attempt
-        attempt.sent_at = monotonic()
-        await self._bus.append_then(
-            attempt.subject, attempt.body, functools.partial(self._on_published, attempt)
-        )
-        self._watch_service(attempt)
-
-    async def wait(self, attempt: Attempt) -> TaskOutcome:
-        """Wait for the outcome of a sent attempt; if the caller gives up, so do the agents."""
         try:
+            attempt.sent_at = monotonic()
+            await self._bus.append_then(
+                attempt.subject, attempt.body, functools.partial(self._on_published, attempt)
+            )
+            self._watch_service(attempt)
             return await attempt.outcome
         finally:
             self._pending.pop(attempt.cap, None)

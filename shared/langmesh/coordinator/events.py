@@ -106,7 +106,8 @@ class EventWriter:
 
     @property
     def _unstored(self) -> int:
-        return len(self._queue) + (self._body is not None)
+        # An event that is made smaller is neither queued nor on its way, but not stored either.
+        return len(self._queue) + (self._body is not None or self._repair is not None)
 
     def _next(self) -> None:
         """Send the oldest queued event unless one is on its way."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -30,6 +29,7 @@ from langmesh.wire.messages import (
     ErrorInfo,
     ExecuteTask,
     Header,
+    OutcomePayload,
     RunEnded,
     RunInterrupted,
     RunStarted,
@@ -232,21 +232,44 @@ class Run:
                 config["max_concurrency"] = given.max_concurrency
         return config
 
-    async def _dispatch(self, task: PregelExecutableTask, _policies: Sequence[Any]) -> None:
+    async def _dispatch(self, task: PregelExecutableTask) -> None:
         """The seam: what LangGraph calls instead of running a task."""
         node = self.loaded.topology.nodes.get(task.name)
         parts = TaskParts(task, self.loaded.serde, node.reads if node is not None else [])
         await parts.stow(self.engine.blobs)
         self.supersteps.add(parts.superstep)
         self.tasks += 1
+        try:
+            outcome = await self._attempts(task, parts)
+        except asyncio.CancelledError:
+            if not self._stopping:
+                self._tell_ended(task, parts.superstep, "cancelled")
+            raise
+        except MeshError:
+            self._tell_ended(task, parts.superstep, "rejected")
+            raise
+        self._note_writes(task, outcome)
+        self._tell_ended(task, parts.superstep, outcome.payload.kind, outcome.payload)
+        await apply_outcome(task, outcome.payload, self.loaded.serde, self.engine.blobs)
+
+    @property
+    def _stopping(self) -> bool:
+        """Whether the coordinator stops: then nothing more is told of the run here."""
+        driver = self._driver
+        return driver is not None and driver.cancelling() > 0 and not self._called_off
+
+    async def _attempts(self, task: PregelExecutableTask, parts: TaskParts) -> TaskOutcome:
+        """Try a task until an attempt's outcome is its last."""
         links = self._joined(task)
         first_at = now_ms()
         number = 1
         while True:
             outcome, attempt = await self._attempt(task, parts, number, links, first_at)
             payload = outcome.payload
+            if payload.kind == "poison":
+                await self.engine.dispatcher.bury_poison(attempt, payload)
             if payload.kind != "retry":
-                break
+                return outcome
             number += 1
             self.events.emit(
                 TaskRestarted,
@@ -259,11 +282,6 @@ class Run:
             links = [outcome.header.traceparent]
             # No worker is held while the backoff passes.
             await asyncio.sleep(payload.delay_ms / 1000)
-        if payload.kind == "poison":
-            await self.engine.dispatcher.bury_poison(attempt, payload)
-        self._note_writes(task, outcome)
-        self._tell_ended(task, parts.superstep, outcome)
-        await apply_outcome(task, payload, self.loaded.serde, self.engine.blobs)
 
     async def _attempt(
         self,
@@ -364,8 +382,12 @@ class Run:
                 attempt=number,
                 subject=binding.subject,
             )
-        await engine.dispatcher.send(attempt)
-        return await engine.dispatcher.wait(attempt), attempt
+        try:
+            return await engine.dispatcher.perform(attempt), attempt
+        except BaseException as exc:
+            # It ended when the broker stored the attempt, unless it never came to that.
+            span.end(exc)
+            raise
 
     def _joined(self, task: PregelExecutableTask) -> list[str]:
         """Spans of the tasks that a task waited for, where they are more than one."""
@@ -376,21 +398,31 @@ class Run:
         for channel in {channel for channel, _ in outcome.payload.writes}:
             self._writers[channel].append(outcome.header.traceparent)
 
-    def _tell_ended(self, task: PregelExecutableTask, superstep: int, outcome: TaskOutcome) -> None:
-        payload = outcome.payload
-        executor = payload.executor
+    def _tell_ended(
+        self,
+        task: PregelExecutableTask,
+        superstep: int,
+        status: str,
+        payload: OutcomePayload | None = None,
+    ) -> None:
+        """Tell that a task is over; without an outcome, nobody is known to have executed it."""
+        fields: dict[str, Any] = {}
+        if payload is not None:
+            fields = {
+                "attempt": payload.attempt,
+                "chunks": payload.chunks,
+                "queue_ms": payload.queue_us / 1000,
+                "execute_ms": payload.execute_us / 1000,
+            }
+            if payload.executor is not None:
+                fields |= {"instance": payload.executor.instance, "pid": payload.executor.pid}
         self.events.emit(
             TaskEnded,
             task_id=task.id,
             node=task.name,
             superstep=superstep,
-            status=payload.kind,
-            attempt=payload.attempt,
-            chunks=payload.chunks,
-            instance=executor.instance if executor is not None else "",
-            pid=executor.pid if executor is not None else 0,
-            queue_ms=payload.queue_us / 1000,
-            execute_ms=payload.execute_us / 1000,
+            status=status,
+            **fields,
         )
 
 
@@ -399,8 +431,3 @@ def _attempt_error(outcome: TaskOutcome) -> ErrorInfo | None:
     if fault is None:
         return None
     return ErrorInfo(type=fault.type, code=fault.code, message=fault.message, node=fault.node)
-
-
-def describe_error(exc: MeshError) -> dict[str, str]:
-    """A refusal's fields in ``run.rejected.v1``."""
-    return {"code": str(exc.code), "message": exc.message, "remedy": exc.remedy}

@@ -13,7 +13,7 @@ from langmesh.bus.streams import ensure_consumer, ensure_streams
 from langmesh.coordinator.admission import Admission
 from langmesh.coordinator.catalog import Catalog
 from langmesh.coordinator.dispatch import Dispatcher
-from langmesh.coordinator.leadership import leadership
+from langmesh.coordinator.ownership import ownership
 from langmesh.coordinator.rpc import Rpc
 from langmesh.coordinator.run import Engine
 from langmesh.graphs import compat, directory
@@ -66,7 +66,7 @@ class Coordinator:
         record = records.encode(service.record("ready", capacity=settings.max_runs))
         where = keys.coordinator(settings.tenant, service.instance)
         async with (
-            leadership(etcd, service.instance, service.stop.set),
+            ownership(etcd, service.instance, service.stop.set),
             Catalog(bus, etcd).run() as catalog,
             Dispatcher(bus, catalog, service.instance).run() as dispatcher,
         ):

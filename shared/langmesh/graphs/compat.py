@@ -88,7 +88,7 @@ __all__ = [
 DISPATCH_KEY: Final = "__langmesh_dispatch"
 """Key in ``configurable``; the leading underscores keep it out of checkpoint metadata."""
 
-Dispatch = Callable[[PregelExecutableTask, Sequence[Any]], Awaitable[None]]
+Dispatch = Callable[[PregelExecutableTask], Awaitable[None]]
 
 _original = _retry.arun_with_retry
 
@@ -144,7 +144,8 @@ async def _seam(
     dispatch: Dispatch | None = task.config.get(CONF, {}).get(DISPATCH_KEY)
     if dispatch is None or task.name == "__start__":
         return await _original(task, retry_policy, stream=stream, configurable=configurable)
-    await dispatch(task, task.retry_policy or retry_policy or ())
+    # Retries, timeouts and the rest of the node's policies apply at the agent.
+    await dispatch(task)
     return None
 
 

@@ -26,7 +26,7 @@ _RETRY_S: Final = 0.25
 
 
 @contextlib.asynccontextmanager
-async def leadership(etcd: Etcd, instance: str, on_lost: Callable[[], None]) -> AsyncIterator[None]:
+async def ownership(etcd: Etcd, instance: str, on_lost: Callable[[], None]) -> AsyncIterator[None]:
     """Wait until this coordinator is the one that drives, and stay it while the block runs.
 
     Args:
