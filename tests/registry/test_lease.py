@@ -44,7 +44,7 @@ async def test_registration_is_seen_and_gone_at_once(etcd, view):
     await view.wait_for(lambda items: not items, timeout_s=1)
 
 
-async def test_a_killed_process_is_gone_within_five_seconds(server, view):
+async def test_a_killed_process_is_gone_within_five_seconds(etcd, server, view):
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         Path(__file__).with_name("registrant.py"),
@@ -57,7 +57,11 @@ async def test_a_killed_process_is_gone_within_five_seconds(server, view):
         with pytest.raises(MeshError, match="did not reach"):
             await view.wait_for(lambda items: not items, timeout_s=6)
         process.kill()
-        await view.wait_for(lambda items: not items, timeout_s=5)
+        # etcd's clock judges, which a busy machine slows for both: what nobody renews for five
+        # seconds from now on outlives what the process registered.
+        await etcd.put("/r/five", b"", await etcd.grant(5))
+        await view.wait_for(lambda items: "one" not in items, timeout_s=30)
+        assert "five" in view.items
     finally:
         if process.returncode is None:
             process.kill()

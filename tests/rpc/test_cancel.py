@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from langmesh.testing import LocalMesh
-from langmesh.wire.messages import RunEnded, RunInterrupted, RunStarted, TaskStarted
+from langmesh.wire.messages import RunEnded, RunInterrupted, RunStarted, TaskEnded, TaskStarted
 from langmesh.wire.streams import SUBMIT
 from tests.graphs.gates import Gate
 from tests.integration.kit import publish, tapping
@@ -40,7 +40,8 @@ async def test_a_running_run(mesh: LocalMesh, ask: Asker, gate: Gate) -> None:
         assert (await ask("run.wait", run_id=after["run_id"]))["status"] == "success"
         assert await submissions(mesh) == 0
     events = await history(mesh.bus, "gated_loop", started)
-    assert [type(event) for event in events[1:]] == [RunStarted, TaskStarted, RunEnded]
+    assert [type(event) for event in events[1:]] == [RunStarted, TaskStarted, TaskEnded, RunEnded]
+    assert events[-2].status == "cancelled"
 
 
 async def test_a_queued_run_never_starts(mesh: LocalMesh, ask: Asker, gate: Gate) -> None:
