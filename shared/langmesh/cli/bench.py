@@ -5,8 +5,23 @@ from __future__ import annotations
 import argparse
 
 from langmesh.bench.measure import chain_on_mesh
+from langmesh.cli.arguments import positive
 from langmesh.cli.terminal import say, say_json, table
 from langmesh.settings import Settings
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("which", choices=["chain"], help="graph to measure")
+    parser.add_argument("--steps", type=positive, default=10, help="nodes in the chain")
+    parser.add_argument("--concurrency", type=positive, default=64, help="runs at once")
+    parser.add_argument(
+        "--runs", type=positive, help="runs in all; enough for some seconds if not given"
+    )
+
+    parser.add_argument(
+        "--agents", type=positive, help="agent processes; one per two cores if not given"
+    )
 
 
 async def command(args: argparse.Namespace, settings: Settings) -> int:

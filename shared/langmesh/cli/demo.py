@@ -31,6 +31,12 @@ _TEXT = frozenset({".txt", ".md", ".rst", ".py"})
 """What the sample researcher reads; found missing here before anything is started."""
 
 
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("question", nargs="?", help="question to answer")
+    parser.add_argument("--corpus", metavar="DIR", help="folder with text to read")
+
+
 async def command(args: argparse.Namespace, settings: Settings) -> int:
     """Start the research mesh, ask, show, stop; exit code 3 if the run fails."""
     if args.corpus or settings.corpus:

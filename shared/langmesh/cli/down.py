@@ -17,6 +17,11 @@ _STOP_S = 30.0
 _POLL_S = 0.05
 
 
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    del parser
+
+
 async def command(args: argparse.Namespace, settings: Settings) -> int:
     """Stop the local mesh and wait until it is gone."""
     home = Path(settings.home)

@@ -15,6 +15,12 @@ from langmesh.settings import Settings
 from langmesh.stack import state
 
 
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("graph", metavar="GRAPH", help="name of a published graph")
+    parser.add_argument("--mermaid", action="store_true", help="draw the topology as Mermaid")
+
+
 async def command(args: argparse.Namespace, settings: Settings) -> int:
     """Show the routes of a published graph."""
     mesh = state.find(settings, dict(os.environ))

@@ -23,6 +23,21 @@ from langmesh.wire.messages import RunEnded
 EXIT_RUN_FAILED = 3
 
 
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("graph", metavar="GRAPH", help="name of a published graph")
+    parser.add_argument(
+        "--input", required=True, metavar="JSON", help="input, or @FILE, or - for stdin"
+    )
+    parser.add_argument("--thread", metavar="ID", help="thread to run on; a new one if not given")
+    parser.add_argument(
+        "--stream",
+        action="append",
+        metavar="MODE",
+        help="LangGraph stream mode to print; repeatable",
+    )
+
+
 async def command(args: argparse.Namespace, settings: Settings) -> int:
     """Run a graph; exit code 3 if the run fails."""
     value = await asyncio.to_thread(read_input, args.input)

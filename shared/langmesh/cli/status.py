@@ -12,6 +12,11 @@ from langmesh.settings import Settings
 from langmesh.stack import inventory, state
 
 
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    del parser
+
+
 async def command(_args: argparse.Namespace, settings: Settings) -> int:
     """Show the mesh; fails if a server does not answer."""
     mesh = state.find(settings, dict(os.environ))

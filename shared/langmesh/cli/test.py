@@ -12,6 +12,11 @@ from pathlib import Path
 from langmesh.errors import ErrorCode, MeshError
 
 
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("args", nargs=argparse.REMAINDER, help="arguments for pytest")
+
+
 def test(args: argparse.Namespace) -> int:
     """Run pytest in the repository; its closing line is the last thing printed.
 

@@ -14,6 +14,11 @@ from langmesh.telemetry.store import SpanReader, StoredSpan
 from langmesh.telemetry.tree import render
 
 
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("run", metavar="RUN", help="id of a run")
+
+
 async def command(args: argparse.Namespace, settings: Settings) -> int:
     """Show the spans of a run that the local stack kept."""
     spans = await asyncio.to_thread(spans_of, Path(settings.home), args.run)

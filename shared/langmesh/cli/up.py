@@ -16,6 +16,7 @@ import msgspec
 
 from langmesh.bus import connect
 from langmesh.bus.streams import ensure_streams
+from langmesh.cli.arguments import port
 from langmesh.cli.terminal import say, say_json, styled
 from langmesh.errors import ErrorCode, MeshError
 from langmesh.settings import Settings
@@ -39,6 +40,23 @@ class _Printed(msgspec.Struct, frozen=True):
     """What ``--json`` prints of a failure."""
 
     error: _PrintedError
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "graphs", nargs="*", metavar="MODULE:ATTRIBUTE", help="graphs to serve; the demo's if none"
+    )
+    parser.add_argument("--detach", action="store_true", help="return when everything is ready")
+    for server in ("nats", "etcd"):
+        parser.add_argument(
+            f"--{server}-port",
+            type=port,
+            default=0,
+            metavar="N",
+            help=f"port of the embedded {server}; a free one if not given",
+        )
+    parser.add_argument("--no-coordinator", action="store_true", help="leave the coordinator out")
 
 
 async def command(args: argparse.Namespace, settings: Settings) -> int:
