@@ -26,7 +26,8 @@ OTHERS = {
 REQUESTS = {f"{name}.request": verb.request for name, verb in rpc.VERBS.items()}
 REPLIES = {f"{name}.reply": verb.reply for name, verb in rpc.VERBS.items()}
 RPC = {**REQUESTS, **REPLIES, "rpc.error": rpc.RpcError}
-ALL = {"submission": messages.Submission, **INTERNAL, **EVENTS, **OTHERS, **RPC}
+PLAIN = {"task.execute.v1.plain": messages.PlainTask}
+ALL = {"submission": messages.Submission, **INTERNAL, **EVENTS, **OTHERS, **PLAIN, **RPC}
 STRICT = {"submission", *REQUESTS}
 
 

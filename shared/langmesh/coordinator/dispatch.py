@@ -58,6 +58,8 @@ class Attempt:
     on_sent: Callable[[], None]
     """Told that the broker has stored the attempt."""
     sent_at: float = 0.0
+    foreign: bool = False
+    """Whether it goes to an agent in another language."""
     exec_seq: int = 0
     told_waiting: bool = False
 

@@ -8,6 +8,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import msgspec
 from langgraph.types import Command, PregelExecutableTask
 
 from langmesh.bus.blobs import Blobs
@@ -20,7 +21,7 @@ from langmesh.errors import MeshError
 from langmesh.graphs import compat
 from langmesh.graphs.faults import error_info
 from langmesh.graphs.loading import LoadedGraph
-from langmesh.graphs.remote import TaskParts, apply_outcome, run_config
+from langmesh.graphs.remote import TaskParts, apply_outcome, plain, run_config
 from langmesh.telemetry import attributes
 from langmesh.telemetry.spans import Span
 from langmesh.telemetry.tracing import Tracer
@@ -260,6 +261,7 @@ class Run:
 
     async def _attempts(self, task: PregelExecutableTask, parts: TaskParts) -> TaskOutcome:
         """Try a task until an attempt's outcome is its last."""
+        node = self.loaded.topology.nodes.get(task.name)
         links = self._joined(task)
         first_at = now_ms()
         number = 1
@@ -270,6 +272,11 @@ class Run:
                 await self.engine.dispatcher.bury_poison(attempt, payload)
             if payload.kind != "retry":
                 return outcome
+            if attempt.foreign and node is not None and number >= node.attempts_max:
+                # A Python agent counts by its node's own policy; others may say retry for ever.
+                return msgspec.structs.replace(
+                    outcome, payload=msgspec.structs.replace(payload, kind="error")
+                )
             number += 1
             self.events.emit(
                 TaskRestarted,
@@ -368,10 +375,15 @@ class Run:
             cap=cap,
             slot=slot,
             subject=binding.subject,
-            body=codec.encode(message),
+            body=(
+                codec.encode_json(plain(message, task))
+                if binding.encoding == "json"
+                else codec.encode(message)
+            ),
             outcome=asyncio.get_running_loop().create_future(),
             on_waiting=on_waiting,
             on_sent=span.end,
+            foreign=binding.encoding == "json",
         )
         if number == 1:
             self.events.emit(

@@ -46,7 +46,7 @@ from langgraph.pregel import Pregel, _retry, _runner
 from langgraph.pregel._algo import LazyAtomicCounter, PregelTaskWrites, local_read
 from langgraph.pregel._messages import StreamMessagesHandler
 from langgraph.pregel._read import PregelNode
-from langgraph.types import PregelExecutableTask
+from langgraph.types import PregelExecutableTask, interrupt
 from langsmith.utils import tracing_is_enabled
 
 from langmesh.errors import ErrorCode, MeshError
@@ -202,6 +202,33 @@ async def run_attempt(task: PregelExecutableTask, *, lean: bool = False) -> None
             raise
         for writer in task.writers:
             writer.invoke(command, config)
+
+
+def answers_of(task: PregelExecutableTask) -> list[Any]:
+    """What humans answered to a task's questions so far, oldest first."""
+    pad: PregelScratchpad = task.config[CONF][CONFIG_KEY_SCRATCHPAD]
+    answer = pad.get_null_resume(False)
+    return [*pad.resume, *([] if answer is None else [answer])]
+
+
+def ask(task: PregelExecutableTask, *questions: Any) -> None:
+    """Ask for a task whose node ran elsewhere: first for every answer that it has, then anew.
+
+    Raises:
+        GraphInterrupt: The first question that has no answer.
+    """
+    token = var_child_runnable_config.set(task.config)
+    try:
+        for question in (*answers_of(task), *questions):
+            interrupt(question)
+    finally:
+        var_child_runnable_config.reset(token)
+
+
+async def run_writers(task: PregelExecutableTask, returned: Any) -> None:
+    """Write what a node returned: to its channels, and where its branches lead."""
+    for writer in task.writers:
+        await writer.ainvoke(returned, task.config)
 
 
 def should_retry(policy: Any, exc: Exception) -> bool:

@@ -6,14 +6,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from langgraph.errors import GraphInterrupt
-from langgraph.types import PregelExecutableTask
+from langgraph.types import Command, PregelExecutableTask
 
 from langmesh.bus.blobs import Blobs
 from langmesh.errors import ErrorCode, MeshError
 from langmesh.graphs import compat
 from langmesh.graphs.faults import from_fault
 from langmesh.graphs.serde import NULL, Serde, fetch, stow
-from langmesh.wire.messages import ExecutePayload, OutcomePayload, Value
+from langmesh.wire.messages import (
+    ExecutePayload,
+    ExecuteTask,
+    OutcomePayload,
+    PlainPayload,
+    PlainTask,
+    Value,
+)
 
 _INTERNAL = frozenset({"thread_id", "checkpoint_id", "checkpoint_ns", "checkpoint_map"})
 
@@ -180,7 +187,12 @@ async def apply_outcome(
     if outcome.null_resume_consumed:
         task.config[compat.CONF][compat.CONFIG_KEY_SCRATCHPAD].get_null_resume(True)
     if outcome.kind == "ok":
+        if outcome.update is not None:
+            compat.ask(task)
+            await _write_update(task, outcome.update, outcome.goto)
         return
+    if outcome.kind == "interrupt" and outcome.interrupts is None:
+        compat.ask(task, outcome.question)
     if outcome.kind == "interrupt" and outcome.interrupts is not None:
         raise GraphInterrupt(tuple(serde.decode(outcome.interrupts, what="interrupts")))
     if outcome.fault is None:
@@ -188,3 +200,39 @@ async def apply_outcome(
             ErrorCode.INTERNAL, f"node {task.name!r}: outcome {outcome.kind!r} without a fault"
         )
     raise from_fault(outcome.fault, serde)
+
+
+async def _write_update(
+    task: PregelExecutableTask, update: dict[str, Any], goto: list[str]
+) -> None:
+    """Make the writes of what a node returned, as its agent would: its writers and branches."""
+    try:
+        await compat.run_writers(task, Command(update=update, goto=goto) if goto else update)
+    except MeshError:
+        raise
+    except Exception as exc:
+        raise MeshError(
+            ErrorCode.INVALID_FIELD,
+            f"payload.update: node {task.name!r} returned what its graph cannot take:"
+            f" {type(exc).__name__}: {exc}",
+        ) from exc
+
+
+def plain(message: ExecuteTask, task: PregelExecutableTask) -> PlainTask:
+    """A request as an agent in another language gets it."""
+    payload = message.payload
+    return PlainTask(
+        header=message.header,
+        payload=PlainPayload(
+            task_id=payload.task_id,
+            attempt=payload.attempt,
+            cap=payload.cap,
+            slot=payload.slot,
+            idempotency_key=payload.idempotency_key,
+            input=task.input,
+            resume=compat.answers_of(task),
+            runtime_context=task.config[compat.CONF][compat.CONFIG_KEY_RUNTIME].context,
+            first_attempt_at_ms=payload.first_attempt_at_ms,
+        ),
+        context=message.context,
+    )

@@ -14,6 +14,7 @@ import msgspec
 from langmesh.wire.codec import decode_json, encode_json
 
 State = Literal["starting", "ready", "draining"]
+Encoding = Literal["msgpack", "json"]
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=1_000)]
 
 
@@ -51,6 +52,8 @@ class Binding(
     subject: Text
     """EXEC subject of the release that serves the node."""
     release: Text
+    encoding: Encoding = "msgpack"
+    """``json``: its agents are programs in other languages, which get plain JSON tasks."""
 
 
 class Bindings(

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from langmesh.wire import codec, examples, messages, names, rpc, streams, subjects, tables
+from langmesh.wire import codec, examples, foreign, messages, names, rpc, streams, subjects, tables
 
 PAGE = Path(__file__).parents[3] / "docs" / "protocol.md"
 
@@ -30,7 +30,12 @@ _WHO = (
     ("client", "[requests](#requests)", "the coordinator that drives, which answers", "–, JSON"),
     ("coordinator", "[events of a run](#events-of-a-run)", "clients", "EVENT, JSON"),
     ("coordinator", "[`run.rejected.v1`](#runrejectedv1)", "clients", "EVENT, JSON"),
-    ("coordinator", "[`task.execute.v1`](#taskexecutev1)", "one agent of a node", "EXEC, msgpack"),
+    (
+        "coordinator",
+        "[`task.execute.v1`](#taskexecutev1)",
+        "one agent of a node",
+        "EXEC, msgpack or JSON",
+    ),
     (
         "agent",
         "[`task.outcome.v1`](#taskoutcomev1)",
@@ -48,6 +53,7 @@ _WHO = (
 )
 _PLAIN: tuple[type[Any], ...] = (
     messages.Submission,
+    messages.PlainTask,
     rpc.RpcError,
     *dict.fromkeys(kind for verb in rpc.VERBS.values() for kind in (verb.request, verb.reply)),
 )
@@ -90,8 +96,8 @@ _BODIES = """\
   The projection is lossy.
 - Services send each other **msgpack** maps with the same field names. Whoever decodes a service's
   message takes JSON as well: a body that starts with `{{`, `[` or white space is JSON.
-- A graph's values inside services' messages are [`Value`](#value) pairs; an agent in another
-  language writes `json`.
+- A graph's values inside services' messages are [`Value`](#value) pairs; an
+  [agent in another language](#agents-in-other-languages) gets and writes plain JSON.
 - A body has at most {body_max:,} bytes. Graph values from {blob_min:,} bytes on travel through
   the object store.
 - What a client sends nests at most {depth_max} levels deep.
@@ -226,6 +232,7 @@ def render() -> str:
             _streams(),
             _RUN,
             _PROGRAM,
+            foreign.chapter(),
             _requests(),
             _messages(),
             f"{_ERRORS}\n{tables.error_table()}\n",
@@ -306,7 +313,9 @@ def _messages() -> str:
     """All structs in four groups; a struct stands in the first group that uses it."""
     everything: list[type[Any]] = tables.structs()
     events: list[type[Any]] = [k for k in everything if issubclass(k, messages.Event)]
-    internal = _with_nested([kind for kind in everything if hasattr(kind, "TYPE")])
+    internal = _with_nested(
+        [kind for kind in everything if hasattr(kind, "TYPE") or kind is messages.PlainTask]
+    )
     tagged = [k for k in everything if k.__struct_config__.tag is not None and k not in events]
     rest = [kind for kind in everything if kind not in (*events, *internal, *tagged)]
     after = [kind for kind in rest if any(kind in tables.nested(event) for event in events)]

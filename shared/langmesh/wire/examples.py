@@ -158,6 +158,10 @@ _CHOSEN: dict[str, dict[str, Any]] = {
         "remedy": "Check the id; runs are kept as long as the EVENT stream keeps their events.",
         "retryable": False,
     },
+    "PlainPayload": {
+        "input": {"question": "Why NATS?", "subquestion": "What is NATS?"},
+    },
+    "PlainTask": {"header": {"type": "task.execute.v1"}},
     "Header": {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"},
     "OutcomePayload": {
         "kind": "ok",

@@ -112,6 +112,39 @@ class ExecuteTask(msgspec.Struct, frozen=True, kw_only=True):
     context: TaskContext
 
 
+class PlainPayload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One attempt of one task, as an agent in another language gets it: plain JSON values."""
+
+    task_id: str
+    attempt: int
+    """1 for the first."""
+    cap: str
+    """Capability: the last token of the slot, 32 digits that only coordinators can make."""
+    slot: str
+    """Subject to write the outcome to."""
+    idempotency_key: str
+    """Stable over attempts and resumptions of this task, for calls to the outside."""
+    input: Any
+    """The node's input, projected to JSON."""
+    resume: list[Any] = []
+    """Answers to the task's earlier questions, oldest first."""
+    runtime_context: Any = None
+    """The run's context (``context_schema``)."""
+    first_attempt_at_ms: int = 0
+
+
+class PlainTask(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask one agent in another language to run one node once.
+
+    Coordinator → agent, in stream EXEC, where the node's binding has the encoding ``json``. Its
+    type is ``task.execute.v1``, and all else is as there.
+    """
+
+    header: Header
+    payload: PlainPayload
+    context: TaskContext
+
+
 class Fault(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The wire form of an exception."""
 
@@ -148,7 +181,14 @@ class OutcomePayload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     attempt: int
     writes: list[tuple[str, Value]] = []
     """Channel writes in the order in which the node and its branches made them."""
+    update: dict[str, Any] | None = None
+    """For agents in other languages, instead of ``writes``: what the node returns. The coordinator
+    makes the channel writes of it, and calls the node's branches."""
+    goto: list[str] = []
+    """With ``update``: nodes to go to, as LangGraph's ``Command(goto=…)``."""
     interrupts: Value | None = None
+    question: Any = None
+    """With ``interrupt``, instead of ``interrupts``: what the human is asked."""
     fault: Fault | None = None
     delay_ms: int = 0
     null_resume_consumed: bool = False

@@ -1,0 +1,150 @@
+"""The chapter of docs/protocol.md for agents in other languages, with two complete programs.
+
+The programs are run by the tests, against real servers.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from langmesh.wire import examples, streams, subjects
+
+_RELEASE: Final = "plain"
+_NODE: Final = "reviewer"
+_EXEC = subjects.execution(examples.TENANT, examples.GRAPH, _NODE, _RELEASE)
+_CONSUMER = subjects.exec_consumer(_EXEC)
+
+_TEXT = f"""\
+## Agents in other languages
+
+Any program that pulls tasks from its consumer and writes their outcomes to their slots can serve a
+node. Bind the node to a release of its own with the encoding `json`: its tasks are then
+[`PlainTask`](#plaintask) objects, with values that JSON holds. Subject `{_EXEC}` has the
+consumer `{_CONSUMER}` on stream {streams.EXEC.name}; the coordinator makes it.
+
+1. Pull a task. Its `payload.input` is what a Python node would get.
+2. Write a [`task.outcome.v1`](#taskoutcomev1) to `payload.slot` and wait until the broker has
+   stored it. Leave `writes` out and put what the node returns into `update` (`{{}}` when it changes
+   nothing); the coordinator applies it and calls the graph's branches. `header` and `context` are
+   the task's, but for `header.type` and `header.sender`. Error 10077 says that another delivery of
+   the task was faster: if the slot holds a message, go on.
+3. Acknowledge the task, never before the outcome is stored. While it runs longer than
+   {streams.EXEC_ACK_WAIT_S:g} s, publish `+WPI` to its reply subject every few seconds.
+
+A node that fails writes `kind` `error` and a [`fault`](#fault), or `retry` with `delay_ms`, which
+counts as `error` after the attempts that the graph's retry policy allows. One that asks a human
+writes `interrupt` and its `question`; it is called again with the answers in `payload.resume`.
+Input that is larger than a message fails the task with `payload_too_large`.
+"""
+
+_PYTHON = f"""\
+With nats-py:
+
+```python
+# reviewer.py
+import asyncio, json, os
+
+import nats
+
+
+def review(state):
+    answer = state["draft"] + "\\n\\nReviewed in Python."
+    return {{"score": 1.0, "feedback": None, "answer": answer}}
+
+
+async def main():
+    async with await nats.connect(os.environ.get("NATS_URL", "nats://127.0.0.1:4222")) as nc:
+        js = nc.jetstream()
+        tasks = await js.pull_subscribe_bind("{_CONSUMER}", "{streams.EXEC.name}")
+        while True:
+            try:
+                [delivery] = await tasks.fetch(1, timeout=30)
+            except nats.errors.TimeoutError:
+                continue
+            task = json.loads(delivery.data)
+            header = task["header"] | {{"type": "task.outcome.v1", "sender": "reviewer.py"}}
+            asked = task["payload"]
+            payload = {{"kind": "ok", "task_id": asked["task_id"], "attempt": asked["attempt"]}}
+            payload["update"] = review(asked["input"])
+            outcome = {{"header": header, "payload": payload, "context": task["context"]}}
+            try:
+                await js.publish(asked["slot"], json.dumps(outcome).encode())
+            except nats.js.errors.BadRequestError as refused:
+                if refused.err_code != 10077:
+                    raise
+                await js.get_last_msg("{streams.SLOT.name}", asked["slot"])
+            await delivery.ack()
+
+
+asyncio.run(main())
+```
+"""
+
+_JAVASCRIPT = f"""\
+With Node.js and no library at all, speaking the NATS protocol over a socket:
+
+```javascript
+// reviewer.mjs
+import net from "node:net";
+
+const review = (state) =>
+  ({{ score: 1.0, feedback: null, answer: state.draft + "\\n\\nReviewed in JavaScript." }});
+
+const url = new URL(process.env.NATS_URL ?? "nats://127.0.0.1:4222");
+const socket = net.connect(Number(url.port || 4222), url.hostname);
+const inbox = "_INBOX.reviewer" + process.pid + Date.now();
+const next = "$JS.API.CONSUMER.MSG.NEXT.{streams.EXEC.name}.{_CONSUMER}";
+const slots = "$JS.API.DIRECT.GET.{streams.SLOT.name}";
+const publish = (subject, body, reply = "") =>
+  socket.write(`PUB ${{subject}} ${{reply}} ${{Buffer.byteLength(body)}}\\r\\n${{body}}\\r\\n`);
+const pull = () => publish(next, '{{"batch":1,"expires":30000000000}}', inbox + ".task");
+
+let done = null; // acknowledges the task whose outcome is being stored
+function onMessage(subject, reply, body) {{
+  if (subject === inbox + ".stored") {{
+    const answer = JSON.parse(body);
+    if (answer.error && answer.error.err_code !== 10077) throw new Error(body);
+    if (answer.error) return publish(slots, done.asked, inbox + ".slot");
+    return done.ack();
+  }}
+  if (subject === inbox + ".slot") return body ? done.ack() : process.exit(1);
+  if (!body || !reply) return pull(); // a status: nothing to do until the request ran out
+  const task = JSON.parse(body);
+  const {{ task_id, attempt, slot, input }} = task.payload;
+  const header = {{ ...task.header, type: "task.outcome.v1", sender: "reviewer.mjs" }};
+  const payload = {{ kind: "ok", task_id, attempt, update: review(input) }};
+  done = {{
+    asked: JSON.stringify({{ last_by_subj: slot }}),
+    ack: () => (publish(reply, "+ACK"), pull()),
+  }};
+  publish(slot, JSON.stringify({{ header, payload, context: task.context }}), inbox + ".stored");
+}}
+
+let received = Buffer.alloc(0);
+socket.on("data", (data) => {{
+  received = Buffer.concat([received, data]);
+  for (let end; (end = received.indexOf("\\r\\n")) >= 0; ) {{
+    const [verb, subject, , ...rest] = received.toString("utf8", 0, end).split(" ");
+    let size = 0;
+    if (verb === "MSG" || verb === "HMSG") {{
+      size = Number(rest.at(-1)) + 2;
+      if (received.length < end + 2 + size) return; // the rest is on its way
+      const head = verb === "HMSG" ? Number(rest.at(-2)) : 0;
+      const reply = rest.length > (verb === "HMSG" ? 2 : 1) ? rest[0] : "";
+      onMessage(subject, reply, received.toString("utf8", end + 2 + head, end + size));
+    }} else if (verb === "PING") socket.write("PONG\\r\\n");
+    else if (verb === "-ERR") throw new Error(received.toString("utf8", 0, end));
+    received = received.subarray(end + 2 + size);
+  }}
+}});
+socket.on("close", () => process.exit(1));
+socket.write('CONNECT {{"verbose":false,"headers":true,"no_responders":true}}\\r\\n');
+socket.write(`SUB ${{inbox}}.* 1\\r\\n`);
+pull();
+```
+"""
+
+
+def chapter() -> str:
+    """The chapter as Markdown."""
+    return f"{_TEXT}\n{_PYTHON}\n{_JAVASCRIPT}"
