@@ -50,6 +50,18 @@ def test_a_detached_mesh_from_up_to_down(shell: Shell):
     assert "-->" in mermaid or "-.->" in mermaid
     assert "mesh.v1.exec.default.research.writer.v1" in shell.call("routes", "research")
 
+    bound = shell.json("bind", "research", "writer", "--release", "x", "--encoding", "json")
+    assert bound["subject"] == "mesh.v1.exec.default.research.writer.x"
+    assert bound["consumer"] == "default=research=writer=x"
+    binding = shell.json("routes", "research")["bindings"]["writer"]
+    assert (binding["release"], binding["encoding"]) == ("x", "json")
+    unknown = shell.json("bind", "research", "nobody", "--release", "x", code=1)["error"]
+    assert unknown["code"] == "unknown_node"
+    assert "reviewer" in unknown["message"]
+    assert shell.json("unbind", "research", "writer")["release"] == "v1"
+    binding = shell.json("routes", "research")["bindings"]["writer"]
+    assert binding == {"subject": "mesh.v1.exec.default.research.writer.v1", "release": "v1"}
+
     (shell.folder / "question.json").write_text(QUESTION)
     lines = shell.call("run", "research", "--input", "@question.json", "--json").splitlines()
     events = [json.loads(line) for line in lines]

@@ -37,6 +37,13 @@ _COMMANDS = {
         "run a graph and follow it", ("""run research --input '{"question": "What is PEP 8?"}'""",)
     ),
     "routes": _Command("show where a graph's tasks go", ("routes research --mermaid",)),
+    "bind": _Command(
+        "send a node's next tasks to another release",
+        ("bind research writer --release v2", "bind research writer --release go --encoding json"),
+    ),
+    "unbind": _Command(
+        "send a node's next tasks to its own release again", ("unbind research writer",)
+    ),
     "trace": _Command("show the span tree of a run", ("trace run-0a1b2c3d-7",)),
     "demo": _Command("answer a question with the research mesh", ("demo 'What is a decorator?'",)),
     "bench": _Command("measure steps per second", ("bench chain --steps 10 --concurrency 64",)),

@@ -18,7 +18,8 @@ _TEXT = f"""\
 ## Agents in other languages
 
 Any program that pulls tasks from its consumer and writes their outcomes to their slots can serve a
-node. Bind the node to a release of its own with the encoding `json`: its tasks are then
+node. Bind the node to a release of its own with the encoding `json`, here by
+`langmesh bind {examples.GRAPH} {_NODE} --release {_RELEASE} --encoding json`: its tasks are then
 [`PlainTask`](#plaintask) objects, with values that JSON holds. Subject `{_EXEC}` has the
 consumer `{_CONSUMER}` on stream {streams.EXEC.name}; the coordinator makes it.
 
