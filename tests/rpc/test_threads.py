@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from langmesh.testing import LocalMesh
 from tests.graphs.gates import Gate
@@ -122,9 +123,18 @@ async def test_updates_that_the_graph_does_not_take(mesh: LocalMesh, ask: Asker)
         assert "concatenate" not in refused["error"]["message"]
 
 
+async def served_routes(ask: Asker, graph: str) -> dict[str, Any]:
+    """The routes of a graph, once the coordinator has seen an agent for every node."""
+    async with asyncio.timeout(20):
+        while True:
+            routes = await ask("graph.routes", graph=graph)
+            if all(binding["served"] for binding in routes["bindings"].values()):
+                return routes
+
+
 async def test_the_routes_of_a_graph(mesh: LocalMesh, ask: Asker) -> None:
     async with serving(mesh, GATES):
-        routes = await ask("graph.routes", graph="gated_loop")
+        routes = await served_routes(ask, "gated_loop")
         assert routes["graph"] == "gated_loop"
         assert routes["topology"]["revision"] == routes["revision"]
         assert sorted(routes["topology"]["nodes"]) == ["after", "before"]
