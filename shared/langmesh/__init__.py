@@ -17,15 +17,18 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 if TYPE_CHECKING:
     from langmesh.agent import Agent
     from langmesh.agent.context import current
+    from langmesh.client.mesh_graph import MeshGraph, Run
     from langmesh.graphs.lazy import lazy
 
 __version__ = "0.1.0"
 
-__all__ = ["Agent", "__version__", "current", "lazy"]
+__all__ = ["Agent", "MeshGraph", "Run", "__version__", "current", "lazy"]
 
 _HOMES = {
     "Agent": "langmesh.agent",
     "current": "langmesh.agent.context",
+    "MeshGraph": "langmesh.client.mesh_graph",
+    "Run": "langmesh.client.mesh_graph",
     "lazy": "langmesh.graphs.lazy",
 }
 

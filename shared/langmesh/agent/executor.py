@@ -24,7 +24,7 @@ from langmesh.agent import context as task_context
 from langmesh.agent.chunks import ChunkWriter
 from langmesh.agent.context import TaskInfo
 from langmesh.agent.lifeline import Lifeline
-from langmesh.bus import Bus, SlotTaken
+from langmesh.bus import Bus, SlotTaken, nesting
 from langmesh.bus.pull import Delivery
 from langmesh.errors import ErrorCode, MeshError
 from langmesh.graphs.faults import to_fault
@@ -77,6 +77,7 @@ class NodeExecutor:
         )
         self._working: dict[str, _Work] = {}
         self._warned_revision = ""
+        self._draining = False
 
     def on_delivery(self, delivery: Delivery) -> None:
         """Begin work on a delivery; one of a task that is in work here already joins it."""
@@ -109,6 +110,7 @@ class NodeExecutor:
         """Let the tasks in work finish; what is not done in time goes back to the broker."""
         if tasks := self._tasks():
             await asyncio.wait(tasks, timeout=grace_s)
+        self._draining = True
         for task in self._tasks():
             task.cancel()
         if tasks := self._tasks():
@@ -159,7 +161,7 @@ class NodeExecutor:
                 outcome = _failure(message, "poison", ErrorCode.NODE_POISONED, what)
             else:
                 with span.activate():
-                    outcome = await self._run(message, span.traceparent)
+                    outcome = await self._run(message, delivery, span.traceparent)
         except asyncio.CancelledError:
             if not work.cancelled or work.task is None:
                 span.end("handed back")
@@ -177,7 +179,9 @@ class NodeExecutor:
         span.end(outcome.fault.message if outcome.fault is not None else None)
         await self._write(payload.slot, outcome, context, span.traceparent)
 
-    async def _run(self, message: ExecuteTask, traceparent: str) -> OutcomePayload:
+    async def _run(
+        self, message: ExecuteTask, delivery: Delivery, traceparent: str
+    ) -> OutcomePayload:
         payload, context = message.payload, message.context
         task_context.enter(
             TaskInfo(
@@ -198,6 +202,18 @@ class NodeExecutor:
         span = self._tracer.begin(
             attributes.invoke_agent(context, task_id=payload.task_id, attempt=payload.attempt),
             parent=traceparent,
+        )
+        nesting.enter(
+            nesting.Nesting(
+                bus=self._bus,
+                traceparent=span.traceparent,
+                tenant=context.tenant,
+                thread=context.thread,
+                run=context.run,
+                idempotency_key=payload.idempotency_key,
+                lending=delivery.lending,
+                keeps_children=lambda: self._draining,
+            )
         )
         try:
             with span.activate():

@@ -171,20 +171,35 @@ class Bus:
             await self._publish(subject, body, *registered)
         return await future
 
-    async def request(self, subject: str, body: bytes = b"", *, timeout_s: float = 3.0) -> bytes:
+    async def request(
+        self,
+        subject: str,
+        body: bytes = b"",
+        *,
+        timeout_s: float = 3.0,
+        headers: dict[str, str] | None = None,
+    ) -> bytes:
         """Ask and wait for one answer.
 
         Raises:
             MeshError: BROKER_UNAVAILABLE when nobody answers in time.
         """
-        return (await self.request_message(subject, body, timeout_s=timeout_s)).data
+        message = await self.request_message(subject, body, timeout_s=timeout_s, headers=headers)
+        return message.data
 
     async def request_message(
-        self, subject: str, body: bytes = b"", *, timeout_s: float = 3.0
+        self,
+        subject: str,
+        body: bytes = b"",
+        *,
+        timeout_s: float = 3.0,
+        headers: dict[str, str] | None = None,
     ) -> Msg:
         """Like :meth:`request`, with the answer's headers."""
         try:
-            return await self.client.request(subject, body, timeout=timeout_s)
+            return await self.client.request(
+                subject, body, timeout=timeout_s, headers=headers or None
+            )
         except (nats.errors.Error, TimeoutError) as exc:
             raise MeshError(
                 ErrorCode.BROKER_UNAVAILABLE,

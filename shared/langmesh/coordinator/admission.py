@@ -81,6 +81,7 @@ class Admission:
         self._threads_max = threads_max
         self._held: dict[int, list[Delivery]] = {}
         self._live: dict[int, Live] = {}
+        self._lent: dict[int, contextlib.ExitStack] = {}
         self.decisions: Decisions[Run] = Decisions()
         """What becomes of submissions, for who waits in this process."""
         self._doubtful_until = 0
@@ -157,6 +158,19 @@ class Admission:
         finally:
             thread.held = False
             self._next(thread)
+
+    def lend(self) -> contextlib.ExitStack:
+        """Take one run more until the stack is closed, or until :meth:`lent_to` closes it."""
+        stack = contextlib.ExitStack()
+        stack.enter_context(self._consumer.lending())
+        return stack
+
+    def lent_to(self, submit_seq: int, stack: contextlib.ExitStack) -> None:
+        """Close the stack when the submission's run is over or asks a human."""
+        if submit_seq in self._live:
+            self._lent[submit_seq] = stack
+        else:
+            stack.close()
 
     def _on_delivery(self, delivery: Delivery) -> None:
         if (held := self._held.get(delivery.stream_seq)) is not None:
@@ -344,6 +358,8 @@ class Admission:
     def _settle(self, delivery: Delivery) -> None:
         if (live := self._live.pop(delivery.stream_seq, None)) is not None:
             live.over.set()
+        if (lent := self._lent.pop(delivery.stream_seq, None)) is not None:
+            lent.close()
         for each in self._held.pop(delivery.stream_seq, []):
             each.ack()
 

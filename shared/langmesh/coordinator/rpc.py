@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -105,6 +106,26 @@ class Rpc:
         body = msgspec.json.encode(given)
         codec.decode_submission(body)
         traceparent = request.headers.get("traceparent")
+        # The parent waits, so it does not count: otherwise parents could take every place.
+        parent = request.headers.get(rpc.PARENT_HEADER)
+        lent = None
+        if parent and self._admission.find(tenant, parent) is not None:
+            lent = self._admission.lend()
+        try:
+            return await self._decided(tenant, graph, body, traceparent, lent)
+        except BaseException:
+            if lent is not None:
+                lent.close()
+            raise
+
+    async def _decided(
+        self,
+        tenant: str,
+        graph: str,
+        body: bytes,
+        traceparent: str | None,
+        lent: contextlib.ExitStack | None,
+    ) -> rpc.RunReference:
         publishing = self._bus.append(
             subjects.submit(tenant, graph),
             body,
@@ -122,6 +143,8 @@ class Rpc:
             ) from None
         finally:
             self._admission.decisions.forget(seq)
+        if lent is not None:
+            self._admission.lent_to(seq, lent)
         return rpc.RunReference(
             run_id=run.id, thread_id=run.thread, submit_seq=seq, trace_id=run.span.trace_id
         )

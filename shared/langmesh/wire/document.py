@@ -105,9 +105,10 @@ _BODIES = """\
 - Decoding is strict: a missing field, a wrong type or, in a submission or a request, an unknown
   field is refused with the name of the field. What cannot be decoded is answered or kept as a
   dead letter and never stops a consumer.
-- Metadata is in the body. The one header that is read is `traceparent` (W3C Trace Context) on
-  submissions and on the requests `run.start` and `run.resume`: the run then joins the caller's
-  trace.
+- Metadata is in the body. Two headers are read: `traceparent` (W3C Trace Context) on submissions
+  and on the requests `run.start` and `run.resume`: the run then joins the caller's trace; and
+  `{parent}` on `run.start`: the id of a run whose node waits for the new one, so that
+  waiting runs take no place from those that they wait for.
 
 ## Versions
 
@@ -227,6 +228,7 @@ def render() -> str:
                 blob_min=codec.BLOB_BYTES_MIN,
                 depth_max=codec.DEPTH_MAX,
                 root=subjects.ROOT,
+                parent=rpc.PARENT_HEADER,
             ),
             _subjects(),
             _streams(),

@@ -17,6 +17,8 @@ from langmesh.wire.messages import ErrorInfo, Submission
 SERVICE: Final = "langmesh-coordinator"
 VERSION: Final = "1.0.0"
 """Of the contract, as NATS micro wants it."""
+PARENT_HEADER: Final = "Langmesh-Parent-Run"
+"""Header of ``run.start``: the run whose node waits for the new one."""
 WAIT_S_MAX: Final = 60.0
 HISTORY_MAX: Final = 100
 

@@ -209,6 +209,11 @@ def chunk(tenant: str, graph: str, thread: str, run: str, node: str) -> str:
     )
 
 
+def chunks_of_run(tenant: str, graph: str, thread: str, run: str) -> str:
+    """Wildcard over the chunks of all nodes in one run."""
+    return chunk(tenant, graph, thread, run, "node").rpartition(".")[0] + ".*"
+
+
 def dead(tenant: str, graph: str, node: str) -> str:
     """Where messages are kept that no attempt could use."""
     return f"{ROOT}.dead.{_t(tenant, 'tenant')}.{_t(graph, 'graph')}.{_t(node, 'node')}"

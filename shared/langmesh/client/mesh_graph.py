@@ -1,0 +1,342 @@
+"""A published graph as its callers see it: the shapes of a compiled LangGraph graph."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final, Self
+
+import msgspec
+from langgraph.types import Command, Interrupt, StateSnapshot
+
+from langmesh import settings
+from langmesh.bus import Bus, connect, nesting
+from langmesh.client.following import Run, RunFailed
+from langmesh.clock import new_id
+from langmesh.errors import ErrorCode, MeshError
+from langmesh.wire import codec, rpc, subjects
+
+__all__ = ["MeshGraph", "Run", "RunFailed"]
+
+_DECISION_S: Final = 35.0
+_CANCEL_S: Final = 5.0
+_CONFIG: Final = ("tags", "metadata", "recursion_limit", "max_concurrency")
+
+
+class MeshGraph:
+    """Runs a published graph; use it in an ``async with`` block.
+
+    Values cross as JSON: what JSON lacks is projected. Inside a node it uses the agent's connection
+    and tenant, and its runs belong to the node's trace: they are cancelled with it, and another
+    attempt of the node joins them instead of starting others, whatever became of them.
+
+    Args:
+        name: Name of the graph.
+        nats_url: Server; ``NATS_URL`` by default.
+        tenant: ``LANGMESH_TENANT`` by default.
+        bus: A connection to use instead of making one.
+
+    Example:
+        >>> async with MeshGraph("research") as graph:
+        ...     answer = await graph.ainvoke({"question": "Why?"})
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        nats_url: str | None = None,
+        tenant: str | None = None,
+        bus: Bus | None = None,
+    ) -> None:
+        self.name = name
+        self._nesting = nesting.current() if bus is None and nats_url is None else None
+        self._nats_url = nats_url
+        self._bus = bus
+        self._stack = contextlib.AsyncExitStack()
+        if tenant is None:
+            known = self._nesting
+            tenant = known.tenant if known is not None else settings.load().tenant
+        self.tenant = tenant
+
+    async def __aenter__(self) -> Self:
+        """Connect, unless there is a connection already."""
+        if self._nesting is not None:
+            self._bus = self._nesting.bus
+        elif self._bus is None:
+            url = self._nats_url or settings.load().nats_url
+            self._bus = await self._stack.enter_async_context(
+                connect(url, name=f"graph {self.name}")
+            )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the connection if it was made here."""
+        await self._stack.aclose()
+
+    async def submit(
+        self,
+        input: Any = None,  # noqa: A002  LangGraph's word
+        *,
+        thread_id: str | None = None,
+        run_id: str | None = None,
+        config: Mapping[str, Any] | None = None,
+        context: Mapping[str, Any] | None = None,
+        command: Command[Any] | None = None,
+        stream_mode: str | Sequence[str] = "updates",
+        durability: str | None = None,
+    ) -> Run:
+        """Submit a run; returns when it is accepted.
+
+        Args:
+            input: The graph's input, or a ``Command``.
+            thread_id: The thread; ``config["configurable"]["thread_id"]`` by default, else new.
+            run_id: An id for the run; a new one by default.
+            config: As LangGraph takes it.
+            context: The run's context.
+            command: ``Command(resume=…)`` goes on after an interrupt.
+            stream_mode: What :meth:`Run.stream` can yield.
+            durability: As LangGraph takes it.
+
+        Raises:
+            MeshError: The submission was refused; its code and message are the coordinator's.
+        """
+        if isinstance(input, Command):
+            input, command = None, input  # noqa: A001  LangGraph's word
+        config, configurable = dict(config or {}), dict((config or {}).get("configurable") or {})
+        thread_id = thread_id or configurable.pop("thread_id", None)
+        configurable.pop("thread_id", None)
+        around = self._nesting
+        fresh = around.next_id() if around is not None else new_id()
+        if around is not None and thread_id == around.thread:
+            raise MeshError(
+                ErrorCode.INVALID_FIELD,
+                f"thread_id: {thread_id!r} is the thread of the run that calls, which would wait"
+                " for itself",
+                remedy="Call the graph on another thread, or leave the thread out.",
+            )
+        # A resumed run keeps its id, so that none is given with a command.
+        chosen = run_id or (None if command is not None else f"run-{fresh}")
+        body = {
+            "graph": self.name,
+            "input": input,
+            "run_id": chosen,
+            "thread_id": thread_id or f"thread-{fresh}",
+            "config": {
+                "configurable": configurable,
+                **{key: config[key] for key in _CONFIG if config.get(key) is not None},
+            },
+            "context": context,
+            "command": _command(command) if command is not None else None,
+            "stream_mode": stream_mode if isinstance(stream_mode, str) else list(stream_mode),
+            "durability": durability,
+        }
+        headers = {}
+        if around is not None:
+            headers = {"traceparent": around.traceparent, rpc.PARENT_HEADER: around.run}
+        thread = str(body["thread_id"])
+        try:
+            found = await self._ask("run.start", body, _DECISION_S, headers)
+            run = Run(self, found["run_id"], thread, found["trace_id"], found["submit_seq"])
+        except MeshError as exc:
+            if around is None or run_id or exc.code != ErrorCode.DUPLICATE_RUN or chosen is None:
+                raise
+            # An earlier attempt of this task started it.
+            run = Run(self, chosen, thread, around.traceparent[3:35], None)
+        except asyncio.CancelledError:
+            if chosen is not None:
+                await self._call_off(chosen)
+            raise
+        return run
+
+    async def ainvoke(
+        self,
+        input: Any = None,  # noqa: A002  LangGraph's word
+        config: Mapping[str, Any] | None = None,
+        **fields: Any,
+    ) -> Any:
+        """Run the graph and return its output; on an interrupt, the state and ``__interrupt__``.
+
+        Args:
+            input: As for :meth:`submit`.
+            config: As for :meth:`submit`.
+            fields: Other arguments of :meth:`submit`.
+
+        Raises:
+            RunFailed: The run ended with an error, or was cancelled.
+            MeshError: The submission was refused.
+        """
+        with self._lending():
+            run = await self.submit(input, config=config, **{"stream_mode": "values", **fields})
+            try:
+                return await run.result()
+            except asyncio.CancelledError:
+                await self._call_off(run.run_id)
+                raise
+
+    async def astream(
+        self,
+        input: Any = None,  # noqa: A002  LangGraph's word
+        config: Mapping[str, Any] | None = None,
+        *,
+        stream_mode: str | Sequence[str] = "updates",
+        **fields: Any,
+    ) -> AsyncIterator[Any]:
+        """Run the graph and yield what LangGraph yields: pairs if ``stream_mode`` is a list.
+
+        Args:
+            input: As for :meth:`submit`.
+            config: As for :meth:`submit`.
+            stream_mode: One mode or several.
+            fields: Other arguments of :meth:`submit`.
+
+        Raises:
+            RunFailed: The run ended with an error, or was cancelled.
+            MeshError: The submission was refused.
+        """
+        with self._lending():
+            run = await self.submit(input, config=config, stream_mode=stream_mode, **fields)
+            try:
+                async for mode, data in run.stream():
+                    yield data if isinstance(stream_mode, str) else (mode, data)
+            except asyncio.CancelledError:
+                await self._call_off(run.run_id)
+                raise
+
+    async def aget_state(self, config: Mapping[str, Any]) -> StateSnapshot:
+        """The latest state of ``config["configurable"]["thread_id"]``.
+
+        Raises:
+            MeshError: UNKNOWN_THREAD, UNKNOWN_GRAPH.
+        """
+        return _snapshot(await self._ask("thread.state", self._thread(config)))
+
+    async def aget_state_history(
+        self, config: Mapping[str, Any], *, limit: int = 10
+    ) -> AsyncIterator[StateSnapshot]:
+        """The states of a thread, newest first, at most 100.
+
+        Raises:
+            MeshError: UNKNOWN_THREAD, UNKNOWN_GRAPH.
+        """
+        found = await self._ask("thread.history", {**self._thread(config), "limit": limit})
+        for state in found["states"]:
+            yield _snapshot(state)
+
+    async def aupdate_state(
+        self, config: Mapping[str, Any], values: Any, as_node: str | None = None
+    ) -> dict[str, Any]:
+        """Write to a thread's state as if a node had; returns the config of the new checkpoint.
+
+        Raises:
+            MeshError: BUSY while a run is active, INVALID_INPUT, UNKNOWN_NODE.
+        """
+        asked = {**self._thread(config), "values": values, "as_node": as_node}
+        found = await self._ask("thread.update", asked)
+        return _config(asked["thread_id"], found["checkpoint_id"])
+
+    @property
+    def bus(self) -> Bus:
+        """The connection.
+
+        Raises:
+            MeshError: NOT_RUNNING outside of the ``async with`` block.
+        """
+        if self._bus is None:
+            raise MeshError(
+                ErrorCode.NOT_RUNNING,
+                f"graph {self.name!r} is not connected",
+                remedy="Use it in an `async with` block.",
+            )
+        return self._bus
+
+    async def ask(self, verb: str, fields: Mapping[str, Any], timeout_s: float = 10.0) -> Any:
+        """Ask the coordinator one of the protocol's verbs.
+
+        Raises:
+            MeshError: What it answers, or BROKER_UNAVAILABLE when nobody does.
+        """
+        return await self._ask(verb, fields, timeout_s)
+
+    async def _ask(
+        self,
+        verb: str,
+        fields: Mapping[str, Any],
+        timeout_s: float = 10.0,
+        headers: dict[str, str] | None = None,
+    ) -> Any:
+        try:
+            body = msgspec.json.encode({k: v for k, v in fields.items() if v is not None})
+        except (TypeError, ValueError, OverflowError, RecursionError) as exc:
+            raise MeshError(
+                ErrorCode.VALUE_NOT_SERIALIZABLE, f"{verb}: cannot be sent as JSON: {exc}"
+            ) from exc
+        subject = subjects.rpc(self.tenant, verb)
+        answer = await self.bus.request(subject, body, timeout_s=timeout_s, headers=headers)
+        found = msgspec.json.decode(answer)
+        if found.keys() == {"error"}:
+            fault = codec.decode_json(rpc.RpcError, answer).error
+            known = fault.code in ErrorCode.__members__.values()
+            code = ErrorCode(fault.code) if known else ErrorCode.INTERNAL
+            raise MeshError(code, fault.message, remedy=fault.remedy)
+        return found
+
+    def _lending(self) -> contextlib.AbstractContextManager[None]:
+        return self._nesting.lending() if self._nesting is not None else contextlib.nullcontext()
+
+    async def _call_off(self, run_id: str) -> None:
+        """Cancel a run whose caller is cancelled; takes no longer than a few seconds."""
+        if self._nesting is not None and self._nesting.keeps_children():
+            return
+
+        async def cancel() -> None:
+            with contextlib.suppress(MeshError):
+                await self._ask("run.cancel", {"run_id": run_id}, _CANCEL_S)
+
+        await asyncio.shield(asyncio.create_task(cancel()))
+
+    def _thread(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        thread = (config.get("configurable") or {}).get("thread_id")
+        if thread is None:
+            raise MeshError(
+                ErrorCode.INVALID_FIELD,
+                "config: configurable.thread_id is missing",
+                remedy='Pass {"configurable": {"thread_id": …}}.',
+            )
+        return {"graph": self.name, "thread_id": thread}
+
+
+def _command(command: Command[Any]) -> dict[str, Any]:
+    fields = {"resume": command.resume, "goto": command.goto or None, "update": command.update}
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _config(thread: str, checkpoint_id: str) -> dict[str, Any]:
+    return {
+        "configurable": {
+            "thread_id": thread,
+            "checkpoint_ns": "",
+            "checkpoint_id": checkpoint_id,
+        }
+    }
+
+
+def _snapshot(state: Mapping[str, Any]) -> StateSnapshot:
+    config: Any = _config(state["thread_id"], state["checkpoint_id"])
+    return StateSnapshot(
+        values=state["values"],
+        next=tuple(state["next"]),
+        config=config,
+        metadata={"step": state["superstep"]},
+        created_at=state["created_at"],
+        parent_config=None,
+        tasks=(),
+        interrupts=tuple(Interrupt(value=i["value"], id=i["id"]) for i in state["interrupts"]),
+    )
