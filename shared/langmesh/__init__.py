@@ -17,18 +17,32 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 if TYPE_CHECKING:
     from langmesh.agent import Agent
     from langmesh.agent.context import current
-    from langmesh.client.mesh_graph import MeshGraph, Run
+    from langmesh.client.mesh_graph import MeshGraph, Run, RunFailed
+    from langmesh.client.sync import SyncMeshGraph, SyncRun
     from langmesh.graphs.lazy import lazy
 
 __version__ = "0.1.0"
 
-__all__ = ["Agent", "MeshGraph", "Run", "__version__", "current", "lazy"]
+__all__ = [
+    "Agent",
+    "MeshGraph",
+    "Run",
+    "RunFailed",
+    "SyncMeshGraph",
+    "SyncRun",
+    "__version__",
+    "current",
+    "lazy",
+]
 
 _HOMES = {
     "Agent": "langmesh.agent",
     "current": "langmesh.agent.context",
     "MeshGraph": "langmesh.client.mesh_graph",
     "Run": "langmesh.client.mesh_graph",
+    "RunFailed": "langmesh.client.mesh_graph",
+    "SyncMeshGraph": "langmesh.client.sync",
+    "SyncRun": "langmesh.client.sync",
     "lazy": "langmesh.graphs.lazy",
 }
 

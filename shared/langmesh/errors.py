@@ -52,6 +52,14 @@ class ErrorCode(StrEnum):
     UNKNOWN_TRACE = "unknown_trace"
     DEPENDENCY_MISSING = "dependency_missing"
 
+    @classmethod
+    def received(cls, text: str) -> ErrorCode:
+        """The code that came over the wire; a later version may know more of them."""
+        try:
+            return cls(text)
+        except ValueError:
+            return cls.INTERNAL
+
 
 @dataclass(frozen=True, slots=True)
 class ErrorSpec:

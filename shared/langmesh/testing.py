@@ -26,7 +26,9 @@ from langmesh.coordinator.service import Coordinator
 from langmesh.embedded.pool import lease_servers
 from langmesh.embedded.process import Child
 from langmesh.embedded.servers import Servers
-from langmesh.graphs.loading import default_name, load
+from langmesh.graphs import directory
+from langmesh.graphs.loading import load
+from langmesh.graphs.sources import named
 from langmesh.registry.etcd import Etcd
 from langmesh.service import Service
 from langmesh.settings import Settings
@@ -88,8 +90,26 @@ class LocalMesh:
         max_in_flight: int | None = None,
         telemetry: Telemetry | None = None,
     ) -> AsyncIterator[Service]:
-        """Serve nodes of a graph in this event loop while the block runs; all if none is named."""
-        names = nodes or tuple(load(graph, tenant=self.settings.tenant).topology.nodes)
+        """Serve nodes of a graph in this event loop while the block runs; all if none is named.
+
+        Args:
+            graph: Name of a published graph, or its ``module:attribute``.
+            nodes: The nodes.
+            release: Release that the agents belong to.
+            max_in_flight: Tasks that an agent works on at once.
+            telemetry: Where spans go; nowhere unless the settings say so.
+
+        Raises:
+            MeshError: UNKNOWN_GRAPH, GRAPH_IMPORT_FAILED.
+        """
+        tenant = self.settings.tenant
+        if nodes:
+            names = nodes
+        elif ":" in graph:
+            names = tuple(load(graph, tenant=tenant).topology.nodes)
+        else:
+            topology, _ = await directory.fetch(self.etcd, tenant=tenant, graph=graph)
+            names = tuple(topology.nodes)
         service = self._service("agent", telemetry)
         places = [
             NodePlace(graph=graph, node=node, release=release, max_in_flight=max_in_flight)
@@ -130,7 +150,7 @@ class LocalMesh:
             MeshError: The submission was rejected.
             TimeoutError: No result in time.
         """
-        name = default_name(graph) if ":" in graph else graph
+        name = named(graph)[0] if ":" in graph else graph
         async with asyncio.timeout(timeout_s), self.client(name) as client:
             return await (await client.submit(input, **fields)).result()
 

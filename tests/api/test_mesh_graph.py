@@ -16,7 +16,7 @@ from tests.graphs.approvals import approval
 from tests.graphs.gates import Gate
 from tests.graphs.talkers import talkers
 from tests.integration.kit import publish
-from tests.rpc.kit import APPROVAL, serving
+from tests.rpc.kit import APPROVAL, GATES, serving
 
 NESTED = "tests.graphs.nested:nested"
 THREAD = {"configurable": {"thread_id": "t"}}
@@ -119,3 +119,22 @@ async def test_to_cancel_the_top_reaches_the_deepest_run(mesh: LocalMesh, gate: 
 async def test_outside_of_its_block_a_graph_says_what_to_do(mesh: LocalMesh):
     with pytest.raises(MeshError, match="async with"):
         await MeshGraph("nested", tenant="default").ainvoke({})
+
+
+async def test_a_run_that_waits_long_for_its_turn_is_waited_for(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("langmesh.coordinator.rpc.DECISION_S", 0.1)
+    async with (
+        asyncio.timeout(60),
+        local_mesh(LANGMESH_MAX_RUNS="1") as mesh,
+        serving(mesh, GATES),
+        MeshGraph("gated_loop", bus=mesh.bus) as graph,
+    ):
+        await graph.submit({"n": 1}, thread_id="first")
+        await gate.reached("first")
+        second = asyncio.create_task(graph.ainvoke({"n": 1}, {"configurable": {"thread_id": "2"}}))
+        await asyncio.sleep(0.3)  # past the coordinator's limit
+        gate.open("first")
+        gate.open("2")
+        assert (await second)["trail"] == ["before", "after v1"]

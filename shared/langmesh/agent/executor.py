@@ -203,18 +203,18 @@ class NodeExecutor:
             attributes.invoke_agent(context, task_id=payload.task_id, attempt=payload.attempt),
             parent=traceparent,
         )
-        nesting.enter(
-            nesting.Nesting(
-                bus=self._bus,
-                traceparent=span.traceparent,
-                tenant=context.tenant,
-                thread=context.thread,
-                run=context.run,
-                idempotency_key=payload.idempotency_key,
-                lending=delivery.lending,
-                keeps_children=lambda: self._draining,
-            )
+        around = nesting.Nesting(
+            bus=self._bus,
+            loop=asyncio.get_running_loop(),
+            traceparent=span.traceparent,
+            tenant=context.tenant,
+            thread=context.thread,
+            run=context.run,
+            idempotency_key=payload.idempotency_key,
+            lending=delivery.lending,
+            keeps_children=lambda: self._draining,
         )
+        nesting.enter(around)
         try:
             with span.activate():
                 prepared = await self._runner.prepare(
@@ -225,7 +225,11 @@ class NodeExecutor:
             outcome = self._runner.failed(exc, payload.task_id, payload.attempt)
         except asyncio.CancelledError:
             span.end("cancelled")
+            if not self._draining:
+                await asyncio.shield(asyncio.create_task(around.call_off()))
             raise
+        if outcome.fault is not None:
+            await around.call_off()
         span.end(outcome.fault.message if outcome.fault is not None else None)
         if chunks is not None and chunks.count:
             outcome = msgspec.structs.replace(outcome, chunks=await chunks.finish())

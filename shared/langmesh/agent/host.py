@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 
 GRACE_S: Final = 10.0
 """How long tasks in work may go on after SIGTERM."""
+_THREADS_MAX: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +105,11 @@ async def hosting(service: Service, places: Sequence[NodePlace]) -> AsyncIterato
         MeshError: BROKER_UNAVAILABLE, REGISTRY_UNAVAILABLE, GRAPH_IMPORT_FAILED, UNKNOWN_NODE.
     """
     settings = service.settings
+    # The places bound the threads of blocking nodes. The loop's own few would not do: a node that
+    # waits for a run lends its place, but not its thread.
+    asyncio.get_running_loop().set_default_executor(
+        ThreadPoolExecutor(_THREADS_MAX, thread_name_prefix="node")
+    )
     async with (
         connect(settings.nats_url, name=service.instance, wait_s=30) as bus,
         Etcd(settings.etcd_endpoints) as etcd,

@@ -45,7 +45,10 @@ class _Printed(msgspec.Struct, frozen=True):
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "graphs", nargs="*", metavar="MODULE:ATTRIBUTE", help="graphs to serve; the demo's if none"
+        "graphs",
+        nargs="*",
+        metavar="[NAME=]MODULE:ATTRIBUTE",
+        help="graphs to serve; the demo's if none",
     )
     parser.add_argument("--detach", action="store_true", help="return when everything is ready")
     for server in ("nats", "etcd"):

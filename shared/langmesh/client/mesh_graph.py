@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
@@ -21,7 +22,7 @@ from langmesh.wire import codec, rpc, subjects
 __all__ = ["MeshGraph", "Run", "RunFailed"]
 
 _DECISION_S: Final = 35.0
-_CANCEL_S: Final = 5.0
+_UNSUCCESSFUL: Final = frozenset({"error", "cancelled"})
 _CONFIG: Final = ("tags", "metadata", "recursion_limit", "max_concurrency")
 
 
@@ -29,8 +30,8 @@ class MeshGraph:
     """Runs a published graph; use it in an ``async with`` block.
 
     Values cross as JSON: what JSON lacks is projected. Inside a node it uses the agent's connection
-    and tenant, and its runs belong to the node's trace: they are cancelled with it, and another
-    attempt of the node joins them instead of starting others, whatever became of them.
+    and tenant, and its runs belong to the node's trace. An attempt that fails or is cancelled
+    cancels those that are not over; another attempt of the node joins those that go on or are done.
 
     Args:
         name: Name of the graph.
@@ -122,13 +123,9 @@ class MeshGraph:
                 " for itself",
                 remedy="Call the graph on another thread, or leave the thread out.",
             )
-        # A resumed run keeps its id, so that none is given with a command.
-        chosen = run_id or (None if command is not None else f"run-{fresh}")
         body = {
             "graph": self.name,
             "input": input,
-            "run_id": chosen,
-            "thread_id": thread_id or f"thread-{fresh}",
             "config": {
                 "configurable": configurable,
                 **{key: config[key] for key in _CONFIG if config.get(key) is not None},
@@ -138,23 +135,54 @@ class MeshGraph:
             "stream_mode": stream_mode if isinstance(stream_mode, str) else list(stream_mode),
             "durability": durability,
         }
-        headers = {}
-        if around is not None:
-            headers = {"traceparent": around.traceparent, rpc.PARENT_HEADER: around.run}
-        thread = str(body["thread_id"])
-        try:
-            found = await self._ask("run.start", body, _DECISION_S, headers)
-            run = Run(self, found["run_id"], thread, found["trace_id"], found["submit_seq"])
-        except MeshError as exc:
-            if around is None or run_id or exc.code != ErrorCode.DUPLICATE_RUN or chosen is None:
-                raise
+        for again in itertools.count():
+            name = f"{fresh}-{again}" if again else fresh
+            # A resumed run keeps its id, so that none is given with a command.
+            chosen = run_id or (None if command is not None else f"run-{name}")
+            names = {"run_id": chosen, "thread_id": thread_id or f"thread-{name}"}
+            try:
+                return await self._start({**body, **names})
+            except MeshError as exc:
+                if around is None or run_id or exc.code != ErrorCode.DUPLICATE_RUN or not chosen:
+                    raise
             # An earlier attempt of this task started it.
-            run = Run(self, chosen, thread, around.traceparent[3:35], None)
-        except asyncio.CancelledError:
-            if chosen is not None:
-                await self._call_off(chosen)
+            earlier = await self._ask("run.get", {"run_id": chosen})
+            if earlier["status"] not in _UNSUCCESSFUL:
+                return self._run(chosen, earlier["thread_id"], around.traceparent[3:35], None)
+        raise AssertionError("counting does not end")
+
+    async def _start(self, body: Mapping[str, Any]) -> Run:
+        """Submit under the names that the body says; on a cancellation the run is called off."""
+        headers = {}
+        if (around := self._nesting) is not None:
+            headers = {"traceparent": around.traceparent, rpc.PARENT_HEADER: around.run}
+        run = self._run(body["run_id"] or "", body["thread_id"], "", None)
+        try:
+            # It may wait behind runs that need this node's place.
+            with run.waiting():
+                try:
+                    found = await self._ask("run.start", body, _DECISION_S, headers)
+                except MeshError as exc:
+                    if exc.code is not ErrorCode.TIMED_OUT or not run.run_id:
+                        raise
+                    accepted = await run.accepted()
+                    return self._run(
+                        run.run_id, run.thread_id, accepted.trace_id, accepted.submit_seq
+                    )
+        except MeshError:
+            run.forget()
             raise
-        return run
+        except asyncio.CancelledError:
+            if run.run_id:
+                await run.call_off()
+            raise
+        run.forget()
+        return self._run(
+            found["run_id"], found["thread_id"], found["trace_id"], found["submit_seq"]
+        )
+
+    def _run(self, run_id: str, thread_id: str, trace_id: str, submit_seq: int | None) -> Run:
+        return Run(self, run_id, thread_id, trace_id, submit_seq, self._nesting)
 
     async def ainvoke(
         self,
@@ -173,13 +201,12 @@ class MeshGraph:
             RunFailed: The run ended with an error, or was cancelled.
             MeshError: The submission was refused.
         """
-        with self._lending():
-            run = await self.submit(input, config=config, **{"stream_mode": "values", **fields})
-            try:
-                return await run.result()
-            except asyncio.CancelledError:
-                await self._call_off(run.run_id)
-                raise
+        run = await self.submit(input, config=config, **{"stream_mode": "values", **fields})
+        try:
+            return await run.result()
+        except asyncio.CancelledError:
+            await run.call_off()
+            raise
 
     async def astream(
         self,
@@ -201,14 +228,14 @@ class MeshGraph:
             RunFailed: The run ended with an error, or was cancelled.
             MeshError: The submission was refused.
         """
-        with self._lending():
-            run = await self.submit(input, config=config, stream_mode=stream_mode, **fields)
-            try:
-                async for mode, data in run.stream():
+        run = await self.submit(input, config=config, stream_mode=stream_mode, **fields)
+        try:
+            async with contextlib.aclosing(run.stream()) as parts:
+                async for mode, data in parts:
                     yield data if isinstance(stream_mode, str) else (mode, data)
-            except asyncio.CancelledError:
-                await self._call_off(run.run_id)
-                raise
+        except (asyncio.CancelledError, GeneratorExit):
+            await run.call_off()
+            raise
 
     async def aget_state(self, config: Mapping[str, Any]) -> StateSnapshot:
         """The latest state of ``config["configurable"]["thread_id"]``.
@@ -283,24 +310,8 @@ class MeshGraph:
         found = msgspec.json.decode(answer)
         if found.keys() == {"error"}:
             fault = codec.decode_json(rpc.RpcError, answer).error
-            known = fault.code in ErrorCode.__members__.values()
-            code = ErrorCode(fault.code) if known else ErrorCode.INTERNAL
-            raise MeshError(code, fault.message, remedy=fault.remedy)
+            raise MeshError(ErrorCode.received(fault.code), fault.message, remedy=fault.remedy)
         return found
-
-    def _lending(self) -> contextlib.AbstractContextManager[None]:
-        return self._nesting.lending() if self._nesting is not None else contextlib.nullcontext()
-
-    async def _call_off(self, run_id: str) -> None:
-        """Cancel a run whose caller is cancelled; takes no longer than a few seconds."""
-        if self._nesting is not None and self._nesting.keeps_children():
-            return
-
-        async def cancel() -> None:
-            with contextlib.suppress(MeshError):
-                await self._ask("run.cancel", {"run_id": run_id}, _CANCEL_S)
-
-        await asyncio.shield(asyncio.create_task(cancel()))
 
     def _thread(self, config: Mapping[str, Any]) -> dict[str, Any]:
         thread = (config.get("configurable") or {}).get("thread_id")

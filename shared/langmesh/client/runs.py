@@ -111,7 +111,8 @@ class Client:
         if subject.startswith(f"{subjects.ROOT}.reject."):
             refusal = codec.decode_json(RunRejected, body)
             seq = refusal.submit_seq
-            event = MeshError(_code(refusal.code), refusal.message, remedy=refusal.remedy)
+            code = ErrorCode.received(refusal.code)
+            event = MeshError(code, refusal.message, remedy=refusal.remedy)
         else:
             found = codec.decode_event(body)
             if isinstance(found, codec.UnknownEvent):
@@ -176,11 +177,3 @@ def _unsendable(fields: dict[str, Any]) -> str:
         except (TypeError, ValueError, OverflowError, RecursionError):
             return name
     return "the submission"
-
-
-def _code(text: str) -> ErrorCode:
-    """The catalogue's code of a refusal; a later version may know more of them."""
-    try:
-        return ErrorCode(text)
-    except ValueError:
-        return ErrorCode.INTERNAL

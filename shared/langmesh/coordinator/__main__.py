@@ -1,4 +1,4 @@
-"""Serve a coordinator: ``python -m langmesh.coordinator [MODULE:ATTRIBUTE …]``."""
+"""Serve a coordinator: ``python -m langmesh.coordinator [[NAME=]MODULE:ATTRIBUTE …]``."""
 
 import sys
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -16,6 +15,7 @@ from langmesh.bus import Bus
 from langmesh.bus.service import Request, RpcServer
 from langmesh.coordinator.admission import Admission
 from langmesh.coordinator.catalog import Catalog, Entry
+from langmesh.coordinator.run import Run
 from langmesh.coordinator.standing import Standing
 from langmesh.errors import ErrorCode, MeshError
 from langmesh.graphs.faults import text_of
@@ -111,40 +111,37 @@ class Rpc:
         lent = None
         if parent and self._admission.find(tenant, parent) is not None:
             lent = self._admission.lend()
-        try:
-            return await self._decided(tenant, graph, body, traceparent, lent)
-        except BaseException:
-            if lent is not None:
-                lent.close()
-            raise
-
-    async def _decided(
-        self,
-        tenant: str,
-        graph: str,
-        body: bytes,
-        traceparent: str | None,
-        lent: contextlib.ExitStack | None,
-    ) -> rpc.RunReference:
         publishing = self._bus.append(
             subjects.submit(tenant, graph),
             body,
             headers={"traceparent": traceparent} if traceparent else None,
         )
-        seq, decision = await self._admission.decisions.publish(publishing)
+        try:
+            seq, decision = await self._admission.decisions.publish(publishing)
+        except BaseException:
+            if lent is not None:
+                lent.close()
+            raise
+
+        def on_decision(decided: asyncio.Future[Run]) -> None:
+            self._admission.decisions.forget(seq)
+            if lent is not None and not decided.cancelled() and decided.exception() is None:
+                self._admission.lent_to(seq, lent)
+            elif lent is not None:
+                lent.close()
+
+        decision.add_done_callback(on_decision)
         try:
             async with asyncio.timeout(DECISION_S):
-                run = await decision
+                run = await asyncio.shield(decision)
         except TimeoutError:
+            if lent is None:
+                self._admission.decisions.forget(seq)
             raise MeshError(
                 ErrorCode.TIMED_OUT,
                 f"submission {seq} is stored, but not accepted after {DECISION_S:g} s",
                 remedy="Do not submit it again: it waits for its turn, and its events will tell.",
             ) from None
-        finally:
-            self._admission.decisions.forget(seq)
-        if lent is not None:
-            self._admission.lent_to(seq, lent)
         return rpc.RunReference(
             run_id=run.id, thread_id=run.thread, submit_seq=seq, trace_id=run.span.trace_id
         )

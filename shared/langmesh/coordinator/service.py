@@ -18,6 +18,7 @@ from langmesh.coordinator.rpc import Rpc
 from langmesh.coordinator.run import Engine
 from langmesh.graphs import compat, directory
 from langmesh.graphs.loading import load
+from langmesh.graphs.sources import each_named
 from langmesh.registry import keys, records
 from langmesh.registry.capability import capability_key
 from langmesh.registry.etcd import Etcd
@@ -34,7 +35,7 @@ class Coordinator:
     """Compiles graphs, admits submissions, drives runs.
 
     Args:
-        sources: Graphs to publish at start, each ``module:attribute``.
+        sources: Graphs to publish at start, each ``[name=]module:attribute``.
     """
 
     def __init__(self, sources: Sequence[str] = ()) -> None:
@@ -92,7 +93,7 @@ class Coordinator:
                     yield
 
     async def _publish(self, etcd: Etcd, tenant: str, release: str) -> None:
-        for source in self._sources:
-            topology = load(source, tenant=tenant).topology
+        for name, source in each_named(self._sources):
+            topology = load(source, tenant=tenant, name=name).topology
             await directory.publish(etcd, topology, release=release)
             log.info("published %s at revision %s", topology.graph, topology.revision)

@@ -8,6 +8,7 @@ import logging
 import msgspec
 
 from langmesh.errors import ErrorCode, MeshError
+from langmesh.graphs.sources import named
 from langmesh.graphs.topology import Topology
 from langmesh.registry import keys
 from langmesh.registry.etcd import Etcd, mod_is, put_op
@@ -120,14 +121,12 @@ async def rebind(etcd: Etcd, *, tenant: str, graph: str, node: str, binding: Bin
 
 
 async def locate(etcd: Etcd, *, tenant: str, graph: str) -> tuple[str, str]:
-    """Name and source of a graph given by its name or as ``module:attribute``.
+    """Name and source of a graph given by its name or as ``[name=]module:attribute``.
 
     A name waits until the graph is published.
     """
     if ":" in graph:
-        from langmesh.graphs.loading import default_name
-
-        return default_name(graph), graph
+        return named(graph)
     prefix = keys.graphs(tenant, graph)
     async with View(etcd, prefix, lambda _, document: document) as view:
         if "bindings" not in view.items:

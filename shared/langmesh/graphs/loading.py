@@ -17,6 +17,7 @@ from langmesh.errors import ErrorCode, MeshError
 from langmesh.graphs import compat
 from langmesh.graphs.inputs import InputCheck, json_schema
 from langmesh.graphs.serde import Serde
+from langmesh.graphs.sources import named
 from langmesh.graphs.topology import Branch, Join, NodeSpec, Topology
 from langmesh.wire.names import to_token
 
@@ -47,15 +48,16 @@ def load(
 
     Args:
         source: ``module:attribute`` of a ``StateGraph``, a compiled graph, or a function without
-            parameters that returns one. A path to a ``.py`` file may stand for the module.
+            parameters that returns one, perhaps with a name as :func:`named` takes it. A path to a
+            ``.py`` file may stand for the module.
         tenant: Tenant that the graph belongs to.
-        name: Name of the graph in the mesh; by default the module's last part, or the attribute
-            where the module is called ``graph``, ``app`` or ``main``.
+        name: Name of the graph in the mesh; by default the one of :func:`named`.
         saver: Where checkpoints go.
 
     Raises:
         MeshError: GRAPH_IMPORT_FAILED or GRAPH_NOT_SUPPORTED.
     """
+    own_name, source = named(source)
     graph = _find(source)
     if isinstance(graph, StateGraph):
         try:
@@ -78,21 +80,11 @@ def load(
     if saver is not None:
         graph.checkpointer = saver
     return LoadedGraph(
-        topology=describe(graph, source=source, tenant=tenant, name=name or default_name(source)),
+        topology=describe(graph, source=source, tenant=tenant, name=name or own_name),
         compiled=graph,
         serde=serde,
         inputs=InputCheck(builder),
     )
-
-
-def default_name(source: str) -> str:
-    """The graph's name in the mesh when none is given."""
-    module, _, attribute = source.partition(":")
-    last = Path(module).stem if module.endswith(".py") else module.rpartition(".")[2]
-    if last in {"graph", "app", "main"}:
-        parent = Path(module).parent.name if module.endswith(".py") else module.split(".")[0]
-        last = attribute if parent in {"", last} else parent
-    return last
 
 
 def _find(source: str) -> Any:

@@ -45,11 +45,14 @@ class Service:
     started_at: str = field(default_factory=clock.now_iso)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process shall drain and end."""
+    serving: bool = False
+    """Whether it is ready, so that there is work to hand over before it ends."""
 
     @contextlib.contextmanager
     def announced(self) -> Iterator[None]:
         """Tell the supervisor that the service is ready, and after the block that it stops."""
         notify("READY=1", service=self.name, instance=self.instance)
+        self.serving = True
         try:
             yield
         finally:
@@ -129,7 +132,17 @@ async def _run(
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, service.stop.set)
+    work = asyncio.ensure_future(main(service))
+    stopped = asyncio.create_task(service.stop.wait())
     try:
-        await main(service)
+        await asyncio.wait([work, stopped], return_when=asyncio.FIRST_COMPLETED)
+        if not service.serving:
+            # It waits for something, such as a graph that nobody has published.
+            work.cancel()
+        await work
+    except asyncio.CancelledError:
+        if not service.stop.is_set():
+            raise
     finally:
+        stopped.cancel()
         await telemetry.aclose(timeout_s=3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from langmesh.graphs import directory
+from langmesh.graphs.sources import each_named
 from langmesh.graphs.topology import Topology
 from langmesh.registry import keys
 from langmesh.registry.etcd import Etcd
@@ -20,7 +21,7 @@ async def start_agents(
     stack: Stack, settings: Settings, sources: Sequence[str]
 ) -> list[ServiceSpec]:
     """Start an agent for every node of the graphs that the coordinator published."""
-    wanted = set(sources)
+    wanted = set(each_named(sources))
     async with (
         Etcd(stack.state.etcd_endpoints) as etcd,
         View(etcd, keys.graphs(settings.tenant), _decode) as view,
@@ -29,8 +30,8 @@ async def start_agents(
         found = _current(view.items)
     specs = [
         spec.agent(topology.graph, node)
-        for source, topology in found.items()
-        if source in wanted
+        for named, topology in found.items()
+        if named in wanted
         for node in topology.nodes
     ]
     for item in specs:
@@ -44,11 +45,11 @@ def _decode(key: str, document: bytes) -> Topology | Bindings | None:
     return directory.decode_topology(document) if "/routes/" in key else None
 
 
-def _current(items: Mapping[str, Topology | Bindings | None]) -> dict[str, Topology]:
-    """The topologies that new runs take, by the source of their graphs."""
+def _current(items: Mapping[str, Topology | Bindings | None]) -> dict[tuple[str, str], Topology]:
+    """The topologies that new runs take, by the name and source of their graphs."""
     current = {item.revision for item in items.values() if isinstance(item, Bindings)}
     return {
-        item.source: item
+        (item.graph, item.source): item
         for item in items.values()
         if isinstance(item, Topology) and item.revision in current
     }
