@@ -26,7 +26,8 @@ from langmesh.coordinator.service import Coordinator
 from langmesh.embedded.pool import lease_servers
 from langmesh.embedded.process import Child
 from langmesh.embedded.servers import Servers
-from langmesh.graphs.loading import default_name, load
+from langmesh.graphs.loading import load
+from langmesh.graphs.sources import parse_source
 from langmesh.registry.etcd import Etcd
 from langmesh.service import Service
 from langmesh.settings import Settings
@@ -130,7 +131,7 @@ class LocalMesh:
             MeshError: The submission was rejected.
             TimeoutError: No result in time.
         """
-        name = default_name(graph) if ":" in graph else graph
+        name = parse_source(graph).name if ":" in graph else graph
         async with asyncio.timeout(timeout_s), self.client(name) as client:
             return await (await client.submit(input, **fields)).result()
 

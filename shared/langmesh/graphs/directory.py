@@ -8,6 +8,7 @@ import logging
 import msgspec
 
 from langmesh.errors import ErrorCode, MeshError
+from langmesh.graphs.sources import parse_source
 from langmesh.graphs.topology import Topology
 from langmesh.registry import keys
 from langmesh.registry.etcd import Etcd, mod_is, put_op
@@ -125,9 +126,8 @@ async def locate(etcd: Etcd, *, tenant: str, graph: str) -> tuple[str, str]:
     A name waits until the graph is published.
     """
     if ":" in graph:
-        from langmesh.graphs.loading import default_name
-
-        return default_name(graph), graph
+        source = parse_source(graph)
+        return source.name, source.ref
     prefix = keys.graphs(tenant, graph)
     async with View(etcd, prefix, lambda _, document: document) as view:
         if "bindings" not in view.items:

@@ -17,22 +17,17 @@ from langmesh.stack.supervisor import Stack
 
 
 async def start_agents(
-    stack: Stack, settings: Settings, sources: Sequence[str]
+    stack: Stack, settings: Settings, graphs: Sequence[str]
 ) -> list[ServiceSpec]:
     """Start an agent for every node of the graphs that the coordinator published."""
-    wanted = set(sources)
+    wanted = set(graphs)
     async with (
         Etcd(stack.state.etcd_endpoints) as etcd,
         View(etcd, keys.graphs(settings.tenant), _decode) as view,
     ):
         await view.wait_for(lambda items: wanted <= _current(items).keys(), timeout_s=30)
         found = _current(view.items)
-    specs = [
-        spec.agent(topology.graph, node)
-        for source, topology in found.items()
-        if source in wanted
-        for node in topology.nodes
-    ]
+    specs = spec.agents({graph: found[graph].nodes for graph in graphs})
     for item in specs:
         stack.start(item)
     return specs
@@ -45,10 +40,10 @@ def _decode(key: str, document: bytes) -> Topology | Bindings | None:
 
 
 def _current(items: Mapping[str, Topology | Bindings | None]) -> dict[str, Topology]:
-    """The topologies that new runs take, by the source of their graphs."""
+    """The topologies that new runs take, by their graphs."""
     current = {item.revision for item in items.values() if isinstance(item, Bindings)}
     return {
-        item.source: item
+        item.graph: item
         for item in items.values()
         if isinstance(item, Topology) and item.revision in current
     }
