@@ -20,6 +20,7 @@ from langmesh.errors import ErrorCode, MeshError
 from langmesh.settings import Settings
 
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
+_PLACE: Final = re.compile(r"\{\{(\w+)\}\}")
 _SUFFIX: Final = ".tmpl"
 """Of the template's files, which would otherwise pass for files of this package."""
 
@@ -84,12 +85,11 @@ def make(name: str, folder: Path) -> list[str]:
     written = []
     try:
         for path, text in _template(resources.files("langmesh.cli") / "template", Path()):
-            for word, value in words.items():
-                text = text.replace(f"{{{{{word}}}}}", value)
+            content = _PLACE.sub(lambda place: words[place[1]], text)
             parts = [words["package"] if part == "package" else part for part in path.parts]
             target = folder.joinpath(*parts)
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(text, encoding="utf-8")
+            target.write_text(content, encoding="utf-8")
             written.append(str(target.relative_to(folder)))
     except OSError as exc:
         raise _unwritable(folder, exc) from exc
