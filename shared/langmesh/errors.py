@@ -51,6 +51,7 @@ class ErrorCode(StrEnum):
     CORPUS_MISSING = "corpus_missing"
     UNKNOWN_TRACE = "unknown_trace"
     DEPENDENCY_MISSING = "dependency_missing"
+    INVALID_PROJECT = "invalid_project"
 
     @classmethod
     def received(cls, text: str) -> ErrorCode:
@@ -231,6 +232,11 @@ CATALOGUE: dict[ErrorCode, ErrorSpec] = {
         "A program or package that the command needs is not installed.",
         False,
         "Install what the message names.",
+    ),
+    ErrorCode.INVALID_PROJECT: ErrorSpec(
+        "A project's folder or one of its files is not what the command needs.",
+        False,
+        "The message names the file and what is wrong in it.",
     ),
 }
 

@@ -28,7 +28,7 @@ from langmesh.embedded.process import Child
 from langmesh.embedded.servers import Servers
 from langmesh.graphs import directory
 from langmesh.graphs.loading import load
-from langmesh.graphs.sources import named
+from langmesh.graphs.sources import parse_source
 from langmesh.registry.etcd import Etcd
 from langmesh.service import Service
 from langmesh.settings import Settings
@@ -150,7 +150,7 @@ class LocalMesh:
             MeshError: The submission was rejected.
             TimeoutError: No result in time.
         """
-        name = named(graph)[0] if ":" in graph else graph
+        name = parse_source(graph).name if ":" in graph else graph
         async with asyncio.timeout(timeout_s), self.client(name) as client:
             return await (await client.submit(input, **fields)).result()
 

@@ -57,7 +57,8 @@ def test_every_code_has_a_meaning_a_remedy_and_a_place(code: ErrorCode):
 
 def test_the_lock_pins_what_the_project_asks_for():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    asked = [*project["dependencies"], *project["optional-dependencies"]["test"]]
+    extras = project["optional-dependencies"]
+    asked = [*project["dependencies"], *extras["demo"], *extras["test"]]
     for requirement in map(Requirement, asked):
         pinned = PINS.get(canonicalize_name(requirement.name))
         assert pinned, f"{requirement.name}: run `just lock`"

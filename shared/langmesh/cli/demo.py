@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import dataclasses
+import importlib.util
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,6 +40,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 async def command(args: argparse.Namespace, settings: Settings) -> int:
     """Start the research mesh, ask, show, stop; exit code 3 if the run fails."""
+    if not has_demo():
+        raise MeshError(
+            ErrorCode.DEPENDENCY_MISSING,
+            "the research demo is part of the repository, not of the installed package",
+            remedy="Run `./mesh demo` in a checkout, or begin a project of your own with"
+            " `langmesh new NAME` and start it with `langmesh up`.",
+        )
     if args.corpus or settings.corpus:
         named = "--corpus" if args.corpus else "LANGMESH_CORPUS"
         corpus = await asyncio.to_thread(_corpus, named, args.corpus or settings.corpus)
@@ -67,6 +75,11 @@ async def command(args: argparse.Namespace, settings: Settings) -> int:
         spans = await asyncio.to_thread(spans_of, Path(settings.home), final.run_id)
         _show(final, events, spans)
     return 0 if status == "success" else EXIT_RUN_FAILED
+
+
+def has_demo() -> bool:
+    """Whether the sample services are here; an installation of the wheel has none."""
+    return all(map(importlib.util.find_spec, ("services", "research", "bm25s")))
 
 
 def _corpus(named: str, text: str) -> str:

@@ -30,7 +30,11 @@ class _Command:
 
 
 _COMMANDS = {
-    "up": _Command("start a mesh on this machine", ("up research.graph:graph --detach",)),
+    "new": _Command("begin a project", ("new my-agents",)),
+    "up": _Command(
+        "start a mesh on this machine",
+        ("up", "up app.py:graph", "up sales=shop.graph:graph --detach --no-reload"),
+    ),
     "down": _Command("stop the mesh that `up` started", ("down",)),
     "status": _Command("show the services of the mesh", ("status --json",)),
     "run": _Command(

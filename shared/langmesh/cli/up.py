@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import dataclasses
+import functools
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +19,15 @@ import msgspec
 
 from langmesh.bus import connect
 from langmesh.bus.streams import ensure_streams
+from langmesh.cli import reloads
 from langmesh.cli.arguments import port
+from langmesh.cli.demo import has_demo
 from langmesh.cli.terminal import say, say_json, styled
 from langmesh.errors import ErrorCode, MeshError
-from langmesh.settings import Settings
+from langmesh.settings import Settings, load
 from langmesh.stack import spec, state
+from langmesh.stack.project import FILE, Project, of_arguments, of_file
+from langmesh.stack.reload import Reloader
 from langmesh.stack.spec import ServiceSpec
 from langmesh.stack.state import StackState
 from langmesh.stack.supervisor import Stack, home_folder, running_stack
@@ -47,10 +54,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "graphs",
         nargs="*",
-        metavar="[NAME=]MODULE:ATTRIBUTE",
-        help="graphs to serve; the demo's if none",
+        metavar="SOURCE",
+        help="graph to serve, [NAME=]PATH.py:ATTRIBUTE or [NAME=]MODULE:ATTRIBUTE; if none is"
+        " given, those of ./langgraph.json, in a checkout without one the demo's",
     )
     parser.add_argument("--detach", action="store_true", help="return when everything is ready")
+    parser.add_argument(
+        "--reload",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="take changed .py files into the running mesh (default)",
+    )
     for server in ("nats", "etcd"):
         parser.add_argument(
             f"--{server}-port",
@@ -64,6 +78,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 async def command(args: argparse.Namespace, settings: Settings) -> int:
     """Start the mesh; stay until Ctrl-C unless detached."""
+    project = await asyncio.to_thread(_project, args.graphs, Path.cwd())
+    for note in project.notes if project is not None else ():
+        print(f"langmesh: {note}", file=sys.stderr, flush=True)
     if args.detach:
         mesh = await _detached(args, settings)
         _announce(mesh, as_json=args.json)
@@ -72,32 +89,26 @@ async def command(args: argparse.Namespace, settings: Settings) -> int:
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(signum, stop.set)
-    specs = _specs(args.graphs)
+    environ = project.environment(os.environ) if project is not None else dict(os.environ)
+    # Where `down` and the others look is not for the project to say.
+    settings = dataclasses.replace(load(environ), home=settings.home)
+    reloader = None
+    if args.reload and project is not None and not args.no_coordinator:
+        report = functools.partial(reloads.show, as_json=args.json)
+        reloader = await asyncio.to_thread(Reloader, project, Path(settings.home), report)
+    specs = _specs(project)
     if args.no_coordinator:
         specs = [item for item in specs if item.name != "coordinator"]
     async with running_stack(
         settings,
         specs,
-        graphs=args.graphs or ["research"],
+        graphs=_names(project),
+        environ=environ,
         nats_port=args.nats_port,
         etcd_port=args.etcd_port,
     ) as stack:
-        stopped: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
-        ready: asyncio.Future[Any] = asyncio.ensure_future(
-            _ready(stack, settings, specs, args.graphs)
-        )
-        failed: asyncio.Future[Any] = stack.failed
-        try:
-            await asyncio.wait([ready, stopped], return_when=asyncio.FIRST_COMPLETED)
-            if ready.done():
-                await ready
-                state.write(stack.home, stack.state)
-                _announce(stack.state, as_json=args.json)
-                await asyncio.wait([stopped, failed], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            ready.cancel()
-            stopped.cancel()
-            await asyncio.gather(ready, return_exceptions=True)
+        ready = _ready(stack, settings, specs, _names(project) if project is not None else ())
+        await _stay(stack, specs, ready, reloader, stop, as_json=args.json)
         if stack.failed.done():
             raise stack.failed.result()
         if not args.json:
@@ -105,25 +116,84 @@ async def command(args: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-def _specs(graphs: Sequence[str]) -> list[ServiceSpec]:
-    return [spec.coordinator(graphs)] if graphs else spec.research()
+async def _stay(
+    stack: Stack,
+    specs: Sequence[ServiceSpec],
+    becoming_ready: Coroutine[Any, Any, list[ServiceSpec]],
+    reloader: Reloader | None,
+    stop: asyncio.Event,
+    *,
+    as_json: bool,
+) -> None:
+    """Announce the mesh when it is ready, and stay until it fails or ``stop`` is set."""
+    stopped: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
+    ready: asyncio.Future[list[ServiceSpec]] = asyncio.ensure_future(becoming_ready)
+    failed: asyncio.Future[Any] = stack.failed
+    following: list[asyncio.Task[None]] = []
+    try:
+        await asyncio.wait([ready, stopped], return_when=asyncio.FIRST_COMPLETED)
+        if ready.done():
+            services = [*specs, *await ready]
+            state.write(stack.home, stack.state)
+            _announce(stack.state, as_json=as_json)
+            if reloader is not None:
+                run = reloader.run(stack, services)
+                following.append(asyncio.create_task(run, name="reload"))
+            await asyncio.wait([stopped, failed], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (ready, stopped, *following):
+            task.cancel()
+        await asyncio.gather(ready, *following, return_exceptions=True)
+
+
+def _project(sources: Sequence[str], folder: Path) -> Project | None:
+    """What to serve; None for the demo.
+
+    Raises:
+        MeshError: INVALID_PROJECT, GRAPH_IMPORT_FAILED.
+    """
+    if sources:
+        return of_arguments(sources, folder)
+    if (file := folder / FILE).exists():
+        return of_file(file)
+    if has_demo():
+        return None
+    raise MeshError(
+        ErrorCode.INVALID_PROJECT,
+        f"there is no {FILE} in {folder}, so there is nothing to serve",
+        remedy="Name a graph, as in `langmesh up app.py:graph`, or begin a project with"
+        " `langmesh new NAME`.",
+    )
+
+
+def _specs(project: Project | None) -> list[ServiceSpec]:
+    if project is None:
+        return spec.research()
+    return [spec.coordinator([str(source) for source in project.sources])]
+
+
+def _names(project: Project | None) -> list[str]:
+    return [source.name for source in project.sources] if project is not None else ["research"]
 
 
 async def _ready(
     stack: Stack, settings: Settings, specs: Sequence[ServiceSpec], graphs: Sequence[str]
-) -> None:
+) -> list[ServiceSpec]:
+    """Wait until the services are ready, and start the agents of the graphs; the latter."""
     async with connect(stack.state.nats_url, name="langmesh up", wait_s=10) as bus:
         # Submissions are welcome before the first coordinator is.
         await ensure_streams(bus)
     if not any(item.name == "coordinator" for item in specs):
         # Agents wait for a coordinator to publish their graph; so must whoever wants them ready.
-        return
+        return []
     await stack.wait_ready(specs, timeout_s=READY_S)
-    if graphs:
-        from langmesh.stack.agents import start_agents
+    if not graphs:
+        return []
+    from langmesh.stack.agents import start_agents
 
-        agents = await start_agents(stack, settings, graphs)
-        await stack.wait_ready(agents, timeout_s=READY_S)
+    agents = await start_agents(stack, settings, graphs)
+    await stack.wait_ready(agents, timeout_s=READY_S)
+    return agents
 
 
 def _announce(mesh: StackState, *, as_json: bool) -> None:
@@ -135,7 +205,9 @@ def _announce(mesh: StackState, *, as_json: bool) -> None:
     say(f"  etcd  {', '.join(mesh.etcd_endpoints)}")
     say(f"  otlp  {mesh.otlp_endpoint}")
     say(f"  durability profile: {mesh.profile}")
-    say("  langmesh status · langmesh run GRAPH --input JSON · langmesh down")
+    graph = mesh.graphs[0] if len(mesh.graphs) == 1 else "GRAPH"
+    say(f"  graphs: {', '.join(mesh.graphs)}")
+    say(f"  langmesh status · langmesh run {graph} --input JSON · langmesh down")
 
 
 async def _detached(args: argparse.Namespace, settings: Settings) -> StackState:
@@ -150,6 +222,8 @@ async def _detached(args: argparse.Namespace, settings: Settings) -> StackState:
     flags = [f"--nats-port={args.nats_port}", f"--etcd-port={args.etcd_port}"]
     if args.no_coordinator:
         flags.append("--no-coordinator")
+    if not args.reload:
+        flags.append("--no-reload")
     process = await asyncio.to_thread(_start, log, ["--json", *flags, *args.graphs])
     try:
         async with asyncio.timeout(READY_S * 2):

@@ -18,7 +18,7 @@ from langmesh.coordinator.rpc import Rpc
 from langmesh.coordinator.run import Engine
 from langmesh.graphs import compat, directory
 from langmesh.graphs.loading import load
-from langmesh.graphs.sources import each_named
+from langmesh.graphs.sources import parse_sources
 from langmesh.registry import keys, records
 from langmesh.registry.capability import capability_key
 from langmesh.registry.etcd import Etcd
@@ -93,7 +93,7 @@ class Coordinator:
                     yield
 
     async def _publish(self, etcd: Etcd, tenant: str, release: str) -> None:
-        for name, source in each_named(self._sources):
-            topology = load(source, tenant=tenant, name=name).topology
+        for source in parse_sources(self._sources):
+            topology = load(str(source), tenant=tenant).topology
             await directory.publish(etcd, topology, release=release)
             log.info("published %s at revision %s", topology.graph, topology.revision)

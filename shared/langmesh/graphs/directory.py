@@ -8,7 +8,7 @@ import logging
 import msgspec
 
 from langmesh.errors import ErrorCode, MeshError
-from langmesh.graphs.sources import named
+from langmesh.graphs.sources import parse_source
 from langmesh.graphs.topology import Topology
 from langmesh.registry import keys
 from langmesh.registry.etcd import Etcd, mod_is, put_op
@@ -121,12 +121,13 @@ async def rebind(etcd: Etcd, *, tenant: str, graph: str, node: str, binding: Bin
 
 
 async def locate(etcd: Etcd, *, tenant: str, graph: str) -> tuple[str, str]:
-    """Name and source of a graph given by its name or as ``[name=]module:attribute``.
+    """Name and source of a graph given by its name or as ``module:attribute``.
 
     A name waits until the graph is published.
     """
     if ":" in graph:
-        return named(graph)
+        source = parse_source(graph)
+        return source.name, source.ref
     prefix = keys.graphs(tenant, graph)
     async with View(etcd, prefix, lambda _, document: document) as view:
         if "bindings" not in view.items:

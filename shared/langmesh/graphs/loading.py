@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
+import asyncio
+import inspect
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -17,7 +18,7 @@ from langmesh.errors import ErrorCode, MeshError
 from langmesh.graphs import compat
 from langmesh.graphs.inputs import InputCheck, json_schema
 from langmesh.graphs.serde import Serde
-from langmesh.graphs.sources import named
+from langmesh.graphs.sources import find, parse_source, reason
 from langmesh.graphs.topology import Branch, Join, NodeSpec, Topology
 from langmesh.wire.names import to_token
 
@@ -47,18 +48,20 @@ def load(
     """Import a graph and describe it.
 
     Args:
-        source: ``module:attribute`` of a ``StateGraph``, a compiled graph, or a function without
-            parameters that returns one, perhaps with a name as :func:`named` takes it. A path to a
+        source: ``[name=]module:attribute`` of a ``StateGraph``, a compiled graph, or a function,
+            sync or async, without parameters or with a config alone, that returns one. A path to a
             ``.py`` file may stand for the module.
         tenant: Tenant that the graph belongs to.
-        name: Name of the graph in the mesh; by default the one of :func:`named`.
+        name: Name of the graph in the mesh; by default the module's last part, or the attribute
+            where the module is called ``graph``, ``app`` or ``main``.
         saver: Where checkpoints go.
 
     Raises:
         MeshError: GRAPH_IMPORT_FAILED or GRAPH_NOT_SUPPORTED.
     """
-    own_name, source = named(source)
-    graph = _find(source)
+    named = parse_source(source)
+    source = named.ref
+    graph = _made(source)
     if isinstance(graph, StateGraph):
         try:
             graph = graph.compile()
@@ -80,50 +83,44 @@ def load(
     if saver is not None:
         graph.checkpointer = saver
     return LoadedGraph(
-        topology=describe(graph, source=source, tenant=tenant, name=name or own_name),
+        topology=describe(graph, source=source, tenant=tenant, name=name or named.name),
         compiled=graph,
         serde=serde,
         inputs=InputCheck(builder),
     )
 
 
-def _find(source: str) -> Any:
-    module_name, colon, attribute = source.partition(":")
-    if not colon or not module_name or not attribute:
-        raise MeshError(
-            ErrorCode.GRAPH_IMPORT_FAILED, f"{source!r} is not of the form MODULE:ATTRIBUTE"
-        )
-    if module_name.endswith(".py"):
-        path = Path(module_name).resolve()
-        if not path.is_file():
-            raise MeshError(ErrorCode.GRAPH_IMPORT_FAILED, f"{source}: no file {module_name}")
-        module_name = path.stem
-        if str(path.parent) not in sys.path:
-            sys.path.insert(0, str(path.parent))
+def _made(source: str) -> Any:
+    """The graph that a source names; a function is called."""
+    found = find(source)
+    if not callable(found) or isinstance(found, StateGraph | CompiledStateGraph):
+        return found
     try:
-        module = importlib.import_module(module_name)
+        made = found({"configurable": {}}) if _takes_config(found) else found()
+        return _awaited(made) if inspect.iscoroutine(made) else made
     except (Exception, SystemExit) as exc:
         raise MeshError(
             ErrorCode.GRAPH_IMPORT_FAILED,
-            f"{source}: importing {module_name} failed: {type(exc).__name__}: {exc}",
+            f"{source}: calling it failed: {reason(exc)}",
+            remedy="Name a graph, or a function without parameters or with a config alone that"
+            " returns one.",
         ) from exc
-    found: Any = module
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise MeshError(
-                ErrorCode.GRAPH_IMPORT_FAILED, f"{source}: {module_name} has no attribute {part!r}"
-            )
-        found = getattr(found, part)
-    if callable(found) and not isinstance(found, StateGraph | CompiledStateGraph):
-        try:
-            return found()
-        except (Exception, SystemExit) as exc:
-            raise MeshError(
-                ErrorCode.GRAPH_IMPORT_FAILED,
-                f"{source}: calling {attribute} failed: {type(exc).__name__}: {exc}",
-                remedy="Name a graph, or a function without parameters that returns one.",
-            ) from exc
-    return found
+
+
+def _takes_config(factory: Callable[..., Any]) -> bool:
+    """Whether a factory must be given a config, as LangGraph's own server gives it one."""
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except ValueError:
+        return False
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return any(each.kind in positional and each.default is each.empty for each in parameters)
+
+
+def _awaited(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """The result of an async factory; a loop may run in this thread already."""
+    with ThreadPoolExecutor(1, thread_name_prefix="graph factory") as pool:
+        return pool.submit(asyncio.run, coroutine).result()
 
 
 def describe(

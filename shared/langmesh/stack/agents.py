@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from langmesh.graphs import directory
-from langmesh.graphs.sources import each_named
 from langmesh.graphs.topology import Topology
 from langmesh.registry import keys
 from langmesh.registry.etcd import Etcd
@@ -18,22 +17,17 @@ from langmesh.stack.supervisor import Stack
 
 
 async def start_agents(
-    stack: Stack, settings: Settings, sources: Sequence[str]
+    stack: Stack, settings: Settings, graphs: Sequence[str]
 ) -> list[ServiceSpec]:
     """Start an agent for every node of the graphs that the coordinator published."""
-    wanted = set(each_named(sources))
+    wanted = set(graphs)
     async with (
         Etcd(stack.state.etcd_endpoints) as etcd,
         View(etcd, keys.graphs(settings.tenant), _decode) as view,
     ):
         await view.wait_for(lambda items: wanted <= _current(items).keys(), timeout_s=30)
         found = _current(view.items)
-    specs = [
-        spec.agent(topology.graph, node)
-        for named, topology in found.items()
-        if named in wanted
-        for node in topology.nodes
-    ]
+    specs = spec.agents({graph: found[graph].nodes for graph in graphs})
     for item in specs:
         stack.start(item)
     return specs
@@ -45,11 +39,11 @@ def _decode(key: str, document: bytes) -> Topology | Bindings | None:
     return directory.decode_topology(document) if "/routes/" in key else None
 
 
-def _current(items: Mapping[str, Topology | Bindings | None]) -> dict[tuple[str, str], Topology]:
-    """The topologies that new runs take, by the name and source of their graphs."""
+def _current(items: Mapping[str, Topology | Bindings | None]) -> dict[str, Topology]:
+    """The topologies that new runs take, by their graphs."""
     current = {item.revision for item in items.values() if isinstance(item, Bindings)}
     return {
-        (item.graph, item.source): item
+        item.graph: item
         for item in items.values()
         if isinstance(item, Topology) and item.revision in current
     }

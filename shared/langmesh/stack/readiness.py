@@ -35,6 +35,7 @@ class Readiness:
         self.path = path
         self._receiver = receiver
         self._ready: dict[int, ReadyService] = {}
+        self._dismissed: set[int] = set()
         self._changed = asyncio.Event()
 
     @property
@@ -45,6 +46,12 @@ class Readiness:
     def forget(self, pid: int) -> None:
         """Note that a process ended."""
         self._ready.pop(pid, None)
+        self._dismissed.discard(pid)
+
+    def dismiss(self, pid: int) -> None:
+        """Note that a process was told to end, whatever it may still say."""
+        self._ready.pop(pid, None)
+        self._dismissed.add(pid)
 
     async def wait(
         self,
@@ -58,7 +65,7 @@ class Readiness:
         Raises:
             MeshError: Why a service cannot be kept running, or TIMED_OUT naming what is missing.
         """
-        wanted = Counter({spec.name: spec.replicas for spec in specs})
+        wanted = Counter(spec.name for spec in specs for _ in spec.labels)
         try:
             async with asyncio.timeout(timeout_s):
                 while wanted - Counter(item.name for item in self._ready.values()):
@@ -86,7 +93,7 @@ class Readiness:
         if not fields.get("MAINPID", "").isdigit():
             return
         pid = int(fields["MAINPID"])
-        if fields.get("READY") == "1":
+        if fields.get("READY") == "1" and pid not in self._dismissed:
             self._ready[pid] = ReadyService(
                 fields.get(SERVICE_KEY, ""), fields.get(INSTANCE_KEY, ""), pid
             )

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+from langmesh.wire.names import to_token
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +20,16 @@ class ServiceSpec:
     args: tuple[str, ...] = ()
     replicas: int = 1
     env: dict[str, str] = field(default_factory=dict)
+    label: str = ""
+    """What tells the service from others of the same name in this stack; its name if empty."""
+
+    @property
+    def labels(self) -> list[str]:
+        """What each replica is called in the stack, as in ``.mesh/logs/<label>.log``."""
+        label = self.label or self.name
+        if self.replicas == 1:
+            return [label]
+        return [f"{label}-{number}" for number in range(1, self.replicas + 1)]
 
     @property
     def command(self) -> list[str]:
@@ -28,9 +42,20 @@ def coordinator(sources: Sequence[str]) -> ServiceSpec:
     return ServiceSpec(name="coordinator", module="langmesh.coordinator", args=tuple(sources))
 
 
-def agent(graph: str, node: str, *, replicas: int = 1) -> ServiceSpec:
-    """The generic host for one node."""
-    return ServiceSpec(name=node, module="langmesh.agent", args=(graph, node), replicas=replicas)
+def agents(graphs: Mapping[str, Iterable[str]]) -> list[ServiceSpec]:
+    """A generic host for each node of the graphs, given as the nodes' names by the graph's."""
+    token = functools.partial(to_token, field="node")
+    places = [(graph, node) for graph, nodes in graphs.items() for node in nodes]
+    count = Counter(["coordinator", *(node for _, node in places)])
+    return [
+        ServiceSpec(
+            name=node,
+            module="langmesh.agent",
+            args=(graph, node),
+            label=token(node) if count[node] == 1 else f"{token(graph)}.{token(node)}",
+        )
+        for graph, node in places
+    ]
 
 
 RESEARCH_GRAPH = "research.graph:graph"

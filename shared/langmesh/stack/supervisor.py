@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,16 +53,33 @@ class Stack:
     ready: Readiness
     failed: asyncio.Future[MeshError]
     """Resolves when a service cannot be kept running."""
+    on_failure: Callable[[MeshError], None] | None = None
+    """Called instead, when set: the stack goes on without the service."""
     _children: dict[str, Child] = field(default_factory=dict)
-    _keepers: list[asyncio.Task[None]] = field(default_factory=list)
+    _keepers: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    _leaving: set[asyncio.Task[None]] = field(default_factory=set)
 
     def start(self, spec: ServiceSpec) -> None:
         """Start all replicas of a service and keep them running."""
-        for number in range(1, spec.replicas + 1):
-            label = spec.name if spec.replicas == 1 else f"{spec.name}-{number}"
+        for label in spec.labels:
             child = self._spawn(label, spec)
             keeper = asyncio.create_task(self._keep(label, spec, child), name=f"keep {label}")
-            self._keepers.append(keeper)
+            self._keepers[label] = keeper
+
+    def stop(self, spec: ServiceSpec) -> None:
+        """Tell all replicas of a service to drain and end; they no longer count as ready."""
+        for label in spec.labels:
+            if (keeper := self._keepers.pop(label, None)) is not None:
+                keeper.cancel()
+            if (child := self._children.pop(label, None)) is not None:
+                self.ready.dismiss(child.pid)
+                leaving = asyncio.create_task(self._leave(child), name=f"stop {label}")
+                self._leaving.add(leaving)
+                leaving.add_done_callback(self._leaving.discard)
+
+    async def _leave(self, child: Child) -> None:
+        await child.stop(_GRACE_S)
+        self.ready.forget(child.pid)
 
     async def wait_ready(self, specs: Sequence[ServiceSpec], *, timeout_s: float) -> None:
         """Wait until services of this stack are ready.
@@ -74,11 +91,13 @@ class Stack:
 
     async def stop_services(self) -> None:
         """Stop all services; they drain and send their last spans."""
-        for keeper in self._keepers:
+        keepers = list(self._keepers.values())
+        for keeper in keepers:
             keeper.cancel()
-        await asyncio.gather(*self._keepers, return_exceptions=True)
+        await asyncio.gather(*keepers, return_exceptions=True)
         self._keepers.clear()
-        await asyncio.gather(*(child.stop(_GRACE_S) for child in self._children.values()))
+        stopping = [child.stop(_GRACE_S) for child in self._children.values()]
+        await asyncio.gather(*stopping, *self._leaving)
         self._children.clear()
 
     def _spawn(self, label: str, spec: ServiceSpec) -> Child:
@@ -100,18 +119,18 @@ class Stack:
             quick_deaths = quick_deaths + 1 if monotonic() - started < _QUICK_DEATH_S else 0
             end = _end_of(child)
             if not end.retryable or quick_deaths >= _QUICK_DEATHS_MAX:
-                if not self.failed.done():
-                    self.failed.set_result(
-                        MeshError(
-                            end.code,
-                            f"service {label} ended with exit code {code}: {end.message}",
-                            remedy=end.remedy,
-                        )
-                    )
+                what = f"service {label} ended with exit code {code}: {end.message}"
+                self._give_up(MeshError(end.code, what, remedy=end.remedy))
                 return
             log.warning("service %s ended with exit code %s and is started again", label, code)
             await asyncio.sleep(_RESTART_PAUSE_S)
             child = self._spawn(label, spec)
+
+    def _give_up(self, problem: MeshError) -> None:
+        if self.on_failure is not None:
+            self.on_failure(problem)
+        elif not self.failed.done():
+            self.failed.set_result(problem)
 
 
 def _end_of(child: Child) -> MeshError:

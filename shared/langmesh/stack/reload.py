@@ -1,0 +1,198 @@
+"""Take new code into a running stack when its files change.
+
+New code is tried out in a process of its own first: as long as it cannot be imported, the services
+go on with what they have. Services are replaced, not changed: the old process drains while the new
+one starts, so no task and no run is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from langmesh.errors import ErrorCode, MeshError
+from langmesh.graphs.sources import reason
+from langmesh.stack import spec, watching
+from langmesh.stack.check import Checked, check
+from langmesh.stack.project import Project
+from langmesh.stack.spec import ServiceSpec
+from langmesh.stack.supervisor import Stack
+
+log = logging.getLogger(__name__)
+
+_READY_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reload:
+    """What came of a change."""
+
+    files: tuple[str, ...]
+    """What changed, from the project's folder."""
+    services: tuple[str, ...] = ()
+    """What was replaced or stopped."""
+    seconds: float = 0.0
+    problem: MeshError | None = None
+    """Why the services go on with the code that they have."""
+
+
+class Reloader:
+    """Watches a project's folders; made before the services are, so that it sees every change.
+
+    Args:
+        project: What the stack serves.
+        home: The stack's own folder, which is not watched.
+        report: Told what came of each change.
+    """
+
+    def __init__(self, project: Project, home: Path, report: Callable[[Reload], None]) -> None:
+        self._project = project
+        self._sources = [str(source) for source in project.sources]
+        self._without = (home.resolve(),)
+        self._report = report
+        self._before = watching.snapshot(project.paths, without=self._without)
+        self._pending: set[Path] = set()
+        """Changed since the services last took their code."""
+
+    async def run(self, stack: Stack, services: Sequence[ServiceSpec]) -> None:
+        """Follow the files until cancelled.
+
+        Args:
+            stack: A stack that is ready.
+            services: Its services, the coordinator among them unless it has none.
+        """
+        running = {item.labels[0]: item for item in services}
+        loop = asyncio.get_running_loop()
+        stack.on_failure = lambda problem: self._report(Reload(files=(), problem=problem))
+        try:
+            async for changed in watching.changes(
+                self._project.paths, self._before, without=self._without
+            ):
+                self._pending |= changed
+                started = loop.time()
+                try:
+                    replaced = await self._take(stack, running)
+                except MeshError as exc:
+                    self._report(Reload(files=self._names(changed), problem=exc))
+                    continue
+                self._pending.clear()
+                if replaced:
+                    self._report(
+                        Reload(
+                            files=self._names(changed),
+                            services=tuple(replaced),
+                            seconds=loop.time() - started,
+                        )
+                    )
+        except OSError as exc:
+            problem = MeshError(
+                ErrorCode.DEPENDENCY_MISSING,
+                f"the system watches no more files, so changes are not taken: {exc}",
+                remedy="Raise its limit (Linux: sysctl fs.inotify.max_user_watches), or stop and"
+                " start the mesh after a change.",
+            )
+            self._report(Reload(files=(), problem=problem))
+        except Exception:
+            log.exception("changes are no longer taken")
+
+    async def _take(self, stack: Stack, running: dict[str, ServiceSpec]) -> list[str]:
+        """Replace the services that the pending changes concern; their labels.
+
+        Raises:
+            MeshError: Why the new code cannot be served.
+        """
+        await asyncio.to_thread(_compile, self._pending)
+        found = await check(self._sources, stack.env)
+        wanted = self._wanted(found, running)
+        if not wanted and running.keys() == self._labels(found, running):
+            return []
+        return await replace(stack, running, wanted, self._labels(found, running))
+
+    def _labels(self, found: Checked, running: Mapping[str, ServiceSpec]) -> set[str]:
+        """What is to run."""
+        agents = {item.labels[0] for item in spec.agents(found.nodes)}
+        return agents | ({"coordinator"} & running.keys())
+
+    def _wanted(self, found: Checked, running: Mapping[str, ServiceSpec]) -> dict[str, ServiceSpec]:
+        """What is to be started with the new code.
+
+        A coordinator holds the state of threads, so it stays where it has imported nothing of what
+        changed: node bodies that a graph names with ``lazy`` are imported by their agents alone.
+        """
+        imported = {Path(file) for file in found.files}
+        agents = {item.labels[0]: item for item in spec.agents(found.nodes)}
+        if self._pending & imported:
+            own = {"coordinator": running["coordinator"]} if "coordinator" in running else {}
+            return {**own, **agents}
+        return agents if any(not self._is_test(path) for path in self._pending) else {}
+
+    def _is_test(self, path: Path) -> bool:
+        within = Path(self._name(path))
+        return (
+            within.name.startswith("test_")
+            or within.name == "conftest.py"
+            or "tests" in within.parent.parts
+        )
+
+    def _name(self, path: Path) -> str:
+        root = self._project.root
+        return str(path.relative_to(root) if path.is_relative_to(root) else path)
+
+    def _names(self, files: Iterable[Path]) -> tuple[str, ...]:
+        return tuple(sorted(map(self._name, files)))
+
+
+async def replace(
+    stack: Stack,
+    running: dict[str, ServiceSpec],
+    started: Mapping[str, ServiceSpec],
+    keep: set[str],
+) -> list[str]:
+    """Start services in place of those of the same labels, and stop those not to be kept.
+
+    Args:
+        stack: The stack.
+        running: What runs, by label; brought up to date.
+        started: What is to be started.
+        keep: The labels of all that is to run.
+
+    Raises:
+        MeshError: Why a new service does not become ready.
+    """
+    problem: asyncio.Future[MeshError] = asyncio.get_running_loop().create_future()
+    before = stack.on_failure
+    stack.on_failure = lambda exc: None if problem.done() else problem.set_result(exc)
+    gone = (running.keys() - keep) | (started.keys() & running.keys())
+    try:
+        for label in gone:
+            stack.stop(running.pop(label))
+        for label, item in started.items():
+            stack.start(item)
+            running[label] = item
+        await stack.ready.wait(list(started.values()), failed=problem, timeout_s=_READY_S)
+    finally:
+        stack.on_failure = before
+    return sorted(gone | started.keys())
+
+
+def _compile(files: set[Path]) -> None:
+    """Find the errors that a graph's import does not show, because its agents import the file.
+
+    Raises:
+        MeshError: GRAPH_IMPORT_FAILED.
+    """
+    for path in sorted(files):
+        try:
+            compile(path.read_bytes(), path, "exec", dont_inherit=True)
+        except FileNotFoundError:
+            continue
+        except (SyntaxError, ValueError, OSError) as exc:
+            raise MeshError(
+                ErrorCode.GRAPH_IMPORT_FAILED,
+                f"{path.name}: {reason(exc)}",
+                remedy="Correct it and save it again.",
+            ) from exc
