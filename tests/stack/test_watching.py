@@ -5,6 +5,8 @@ import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
+
 from langmesh.stack import watching
 
 WITHIN_S = 30
@@ -70,3 +72,13 @@ def test_environments_hidden_folders_and_the_state_are_not_watched(tmp_path: Pat
     seen = watching.snapshot([tmp_path], without=[tmp_path / "state"])
     assert set(seen.files) == {tmp_path / "a" / "x.py"}
     assert seen.folders == {tmp_path, tmp_path / "a"}
+
+
+def test_a_folder_that_holds_everything_is_not_watched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(watching, "_FOLDERS_MAX", 3)
+    for name in "abc":
+        (tmp_path / name).mkdir()
+    with pytest.raises(OSError, match="more than 3 folders"):
+        watching.snapshot([tmp_path])

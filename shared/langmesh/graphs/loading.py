@@ -101,7 +101,7 @@ def _made(source: str) -> Any:
     except (Exception, SystemExit) as exc:
         raise MeshError(
             ErrorCode.GRAPH_IMPORT_FAILED,
-            f"{source}: calling it failed: {reason(exc)}",
+            f"{source}: calling {source.rpartition(':')[2]} failed: {reason(exc)}",
             remedy="Name a graph, or a function without parameters or with a config alone that"
             " returns one.",
         ) from exc

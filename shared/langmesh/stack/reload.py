@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from langmesh.clock import monotonic
 from langmesh.errors import ErrorCode, MeshError
 from langmesh.graphs.sources import reason
 from langmesh.stack import spec, watching
@@ -54,7 +55,12 @@ class Reloader:
         self._sources = [str(source) for source in project.sources]
         self._without = (home.resolve(),)
         self._report = report
-        self._before = watching.snapshot(project.paths, without=self._without)
+        self._before: watching.Snapshot | None = None
+        self._unwatched: OSError | None = None
+        try:
+            self._before = watching.snapshot(project.paths, without=self._without)
+        except OSError as exc:
+            self._unwatched = exc
         self._pending: set[Path] = set()
         """Changed since the services last took their code."""
 
@@ -66,38 +72,42 @@ class Reloader:
             services: Its services, the coordinator among them unless it has none.
         """
         running = {item.labels[0]: item for item in services}
-        loop = asyncio.get_running_loop()
         stack.on_failure = lambda problem: self._report(Reload(files=(), problem=problem))
         try:
+            if self._before is None:
+                assert self._unwatched is not None
+                raise self._unwatched  # noqa: TRY301  told like what comes later
             async for changed in watching.changes(
                 self._project.paths, self._before, without=self._without
             ):
-                self._pending |= changed
-                started = loop.time()
-                try:
-                    replaced = await self._take(stack, running)
-                except MeshError as exc:
-                    self._report(Reload(files=self._names(changed), problem=exc))
-                    continue
-                self._pending.clear()
-                if replaced:
-                    self._report(
-                        Reload(
-                            files=self._names(changed),
-                            services=tuple(replaced),
-                            seconds=loop.time() - started,
-                        )
-                    )
+                if (came := await self._on_changed(stack, running, changed)) is not None:
+                    self._report(came)
         except OSError as exc:
             problem = MeshError(
                 ErrorCode.DEPENDENCY_MISSING,
-                f"the system watches no more files, so changes are not taken: {exc}",
-                remedy="Raise its limit (Linux: sysctl fs.inotify.max_user_watches), or stop and"
-                " start the mesh after a change.",
+                f"changed files are not taken, because they cannot be watched: {exc}",
+                remedy="Work in a folder of the project's own, raise the system's limit (Linux:"
+                " fs.inotify.max_user_watches), or stop and start the mesh after a change.",
             )
             self._report(Reload(files=(), problem=problem))
         except Exception:
             log.exception("changes are no longer taken")
+
+    async def _on_changed(
+        self, stack: Stack, running: dict[str, ServiceSpec], changed: frozenset[Path]
+    ) -> Reload | None:
+        """Take a change; None if it concerns no service."""
+        self._pending |= changed
+        started = monotonic()
+        files = self._names(changed)
+        try:
+            services = await self._take(stack, running)
+        except MeshError as exc:
+            return Reload(files=files, problem=exc)
+        self._pending.clear()
+        if not services:
+            return None
+        return Reload(files=files, services=tuple(services), seconds=monotonic() - started)
 
     async def _take(self, stack: Stack, running: dict[str, ServiceSpec]) -> list[str]:
         """Replace the services that the pending changes concern; their labels.

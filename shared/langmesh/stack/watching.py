@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from typing import Final
 
 _NEVER: Final = frozenset({"__pycache__", "node_modules", "site-packages"})
 _DEBOUNCE_MS: Final = 400
+_FOLDERS_MAX: Final = 5_000
+"""A project has fewer; more are somebody's home, which takes long to look at."""
 _STEP_MS: Final = 50
 
 
@@ -32,12 +35,17 @@ def snapshot(roots: Iterable[Path], *, without: Sequence[Path] = ()) -> Snapshot
     """Look at all Python files below the roots.
 
     Hidden folders, virtual environments and the folders in ``without`` are left out.
+
+    Raises:
+        OSError: There are too many folders.
     """
     folders: set[Path] = set()
     files: dict[Path, tuple[int, int]] = {}
     for root in roots:
         for folder, names in _walk(root, frozenset(without)):
             folders.add(folder)
+            if len(folders) > _FOLDERS_MAX:
+                raise OSError(errno.ENOSPC, f"more than {_FOLDERS_MAX} folders below {root}")
             for name in names:
                 path = folder / name
                 try:
@@ -67,7 +75,7 @@ async def changes(
     differs, so that nothing is missed and nothing is told twice.
 
     Raises:
-        OSError: The system watches no more folders.
+        OSError: There are too many folders, for us or for the system.
     """
     # Loaded by a supervisor that watches, and by nothing else.
     from watchfiles import awatch
