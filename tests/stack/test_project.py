@@ -139,7 +139,7 @@ def test_two_graphs_of_one_name_are_refused(folder: Path):
     with pytest.raises(MeshError) as caught:
         of_arguments(["other.py:graph", "x.other:graph"], folder)
     assert "other" in caught.value.message
-    assert "NAME" in caught.value.remedy or "first=" in caught.value.remedy
+    assert "OTHER=" in caught.value.remedy
 
 
 def test_an_env_file_is_read_as_dotenv_tools_do():
