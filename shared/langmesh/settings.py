@@ -115,6 +115,9 @@ class Settings:
     model: str = _setting(
         "LANGMESH_MODEL", "", str, "chat model for the sample agents, as init_chat_model takes it"
     )
+    config_file: str = _setting(
+        "LANGMESH_CONFIG_FILE", "", str, "JSON or TOML file of policies, under those in etcd"
+    )
     corpus: str = _setting("LANGMESH_CORPUS", "", str, "folder that the sample researcher reads")
     home: str = _setting("LANGMESH_HOME", ".mesh", str, "folder of the local stack's state")
 

@@ -16,7 +16,7 @@ def test_keys_of_the_design():
     assert keys.route("t", "g", "0a1b") == "/langmesh/v1/graphs/t/g/routes/0a1b"
     assert keys.bindings("t", "g") == "/langmesh/v1/graphs/t/g/bindings"
     assert keys.releases("t", "g") == "/langmesh/v1/graphs/t/g/releases"
-    assert keys.agent_config("t", "n") == "/langmesh/v1/config/t/agents/n"
+    assert keys.agent_config("t", "g", "n") == "/langmesh/v1/config/t/agents/g/n"
     assert keys.graph_config("t", "g") == "/langmesh/v1/config/t/graphs/g"
     assert keys.flag("t", "fast") == "/langmesh/v1/flags/t/fast"
     assert keys.partition(255) == "/langmesh/v1/partitions/255"
@@ -28,7 +28,7 @@ def test_plurals_are_prefixes_of_their_keys():
     assert keys.coordinator("t", "i").startswith(keys.coordinators("t"))
     assert keys.route("t", "g", "r").startswith(keys.routes("t", "g"))
     assert keys.routes("t", "g").startswith(keys.graphs("t"))
-    assert keys.agent_config("t", "n").startswith(keys.config("t"))
+    assert keys.agent_config("t", "g", "n").startswith(keys.config("t"))
     assert keys.flag("t", "f").startswith(keys.flags("t"))
     assert keys.partition(0).startswith(keys.partitions())
     assert keys.secret("k").startswith(keys.secrets())

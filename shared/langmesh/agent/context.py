@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
 
 from langmesh.errors import ErrorCode, MeshError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConfig:
+    """The hot configuration that was in force when the attempt began."""
+
+    revision: int = 0
+    """The registry's revision of the newest document; 0 if there is none."""
+    model: str = ""
+    """Chat model, as ``init_chat_model`` takes it: the policy's, else ``LANGMESH_MODEL``."""
+    settings: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    """What operators set with ``langmesh config set NODE.settings.NAME=VALUE``; read-only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +39,8 @@ class TaskInfo:
     idempotency_key: str
     """Equal for every attempt of this task: send it to services that honour one."""
     instance: str
+    config: NodeConfig = field(default_factory=NodeConfig)
+    """Hot configuration of the node; the next attempt may see another."""
 
 
 _current: ContextVar[TaskInfo | None] = ContextVar("langmesh_task", default=None)
@@ -43,6 +60,13 @@ def current() -> TaskInfo:
             remedy="Call it inside the node's function.",
         )
     return info
+
+
+def read_only(value: Any) -> Any:
+    """A view of JSON that its readers cannot change for each other: lists become tuples."""
+    if isinstance(value, dict):
+        return MappingProxyType({name: read_only(each) for name, each in value.items()})
+    return tuple(map(read_only, value)) if isinstance(value, list) else value
 
 
 def enter(info: TaskInfo) -> None:

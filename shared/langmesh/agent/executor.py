@@ -22,7 +22,7 @@ import msgspec
 from langmesh import clock
 from langmesh.agent import context as task_context
 from langmesh.agent.chunks import ChunkWriter
-from langmesh.agent.context import TaskInfo
+from langmesh.agent.context import NodeConfig, TaskInfo, read_only
 from langmesh.agent.lifeline import Lifeline
 from langmesh.bus import Bus, SlotTaken, nesting
 from langmesh.bus.pull import Delivery
@@ -30,6 +30,7 @@ from langmesh.errors import ErrorCode, MeshError
 from langmesh.graphs.faults import to_fault
 from langmesh.graphs.local import NodeRunner
 from langmesh.service import Service
+from langmesh.service.configuration import Effective
 from langmesh.telemetry import attributes
 from langmesh.wire import codec, subjects
 from langmesh.wire.messages import (
@@ -78,6 +79,17 @@ class NodeExecutor:
         self._working: dict[str, _Work] = {}
         self._warned_revision = ""
         self._draining = False
+        self._config = NodeConfig()
+
+    def configure(self, effective: Effective) -> None:
+        """Let a policy count from the next attempt on."""
+        policy = effective.policy
+        self._runner.configure(policy)
+        self._config = NodeConfig(
+            revision=effective.revision,
+            model=policy.model or self._service.settings.model,
+            settings=read_only(policy.settings),
+        )
 
     def on_delivery(self, delivery: Delivery) -> None:
         """Begin work on a delivery; one of a task that is in work here already joins it."""
@@ -150,6 +162,7 @@ class NodeExecutor:
                 task_id=payload.task_id,
                 attempt=payload.attempt,
                 delivery=delivery.deliveries,
+                config_revision=self._config.revision,
             ),
             parent=message.header.traceparent,
         )
@@ -183,6 +196,7 @@ class NodeExecutor:
         self, message: ExecuteTask, delivery: Delivery, traceparent: str
     ) -> OutcomePayload:
         payload, context = message.payload, message.context
+        config = self._config
         task_context.enter(
             TaskInfo(
                 tenant=context.tenant,
@@ -196,11 +210,17 @@ class NodeExecutor:
                 attempt=payload.attempt,
                 idempotency_key=payload.idempotency_key,
                 instance=self._service.instance,
+                config=config,
             )
         )
         chunks = ChunkWriter(self._bus, message) if payload.stream_modes else None
         span = self._tracer.begin(
-            attributes.invoke_agent(context, task_id=payload.task_id, attempt=payload.attempt),
+            attributes.invoke_agent(
+                context,
+                task_id=payload.task_id,
+                attempt=payload.attempt,
+                config_revision=config.revision,
+            ),
             parent=traceparent,
         )
         around = nesting.Nesting(

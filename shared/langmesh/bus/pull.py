@@ -103,6 +103,7 @@ class PullConsumer:
         self._inbox = ""
         self._last_sign = monotonic()
         self._restart = asyncio.Event()
+        self._shrunk = False
         self._stopping = False
 
     @contextlib.asynccontextmanager
@@ -121,6 +122,15 @@ class PullConsumer:
     def freed(self) -> None:
         """Note that a delivery ended, and ask for more when half of the capacity is free."""
         self.in_flight -= 1
+        self._refill()
+
+    def resize(self, capacity: int) -> None:
+        """Take up to so many messages from now on; what is in work beyond that is finished."""
+        if capacity < self.capacity:
+            # What is asked for already would come still; only a new inbox takes it back.
+            self._shrunk = True
+            self._restart.set()
+        self.capacity = capacity
         self._refill()
 
     @contextlib.contextmanager
@@ -160,9 +170,11 @@ class PullConsumer:
                         log.warning("no heartbeat for consumer %s, pulling anew", self._name)
                         break
             finally:
-                with contextlib.suppress(nats.errors.Error):
-                    await subscription.unsubscribe()
-            if self._restart.is_set():
+                shrunk, self._shrunk = self._shrunk, False
+                with contextlib.suppress(nats.errors.Error, TimeoutError):
+                    # The broker has sent some already, perhaps, which must not be lost for long.
+                    await (subscription.drain() if shrunk else subscription.unsubscribe())
+            if self._restart.is_set() and not shrunk:
                 await asyncio.sleep(_RETRY_S)
 
     def _refill(self) -> None:

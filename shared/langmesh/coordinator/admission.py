@@ -256,6 +256,7 @@ class Admission:
                 run=run_id,
             ),
             parent=delivery.headers.get("traceparent", ""),
+            ratio=self._engine.configuration.sample_ratio(names.graph),
         )
         events = EventWriter(
             self._bus, subject, run_id=run_id, thread_id=thread, seq=seq, last=last

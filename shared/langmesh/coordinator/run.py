@@ -22,6 +22,7 @@ from langmesh.graphs import compat
 from langmesh.graphs.faults import error_info
 from langmesh.graphs.loading import LoadedGraph
 from langmesh.graphs.remote import TaskParts, apply_outcome, plain, run_config
+from langmesh.service.configuration import Configuration
 from langmesh.telemetry import attributes
 from langmesh.telemetry.spans import Span
 from langmesh.telemetry.tracing import Tracer
@@ -61,6 +62,7 @@ class Engine:
     tracer: Tracer
     key: bytes
     instance: str
+    configuration: Configuration
 
 
 @dataclass(slots=True, kw_only=True)

@@ -24,6 +24,7 @@ from langmesh.registry.capability import capability_key
 from langmesh.registry.etcd import Etcd
 from langmesh.registry.lease import Registration
 from langmesh.service import Service, run_service
+from langmesh.service.configuration import following
 from langmesh.wire.streams import SUBMIT_CONSUMER
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ class Coordinator:
         async with (
             ownership(etcd, service.instance, service.stop.set),
             Catalog(bus, etcd).run() as catalog,
+            following(etcd, settings) as configuration,
             Dispatcher(bus, catalog, service.instance).run() as dispatcher,
         ):
             engine = Engine(
@@ -78,6 +80,7 @@ class Coordinator:
                 tracer=service.telemetry.tracer,
                 key=key,
                 instance=service.instance,
+                configuration=configuration,
             )
             admission = Admission(
                 bus, engine, max_runs=settings.max_runs, threads_max=settings.threads_max

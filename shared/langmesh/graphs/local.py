@@ -69,7 +69,27 @@ class NodeRunner:
             raise MeshError(ErrorCode.GRAPH_NOT_SUPPORTED, f"node {node!r} does nothing")
         self._runnable = runnable
         self._lean = not compat.is_listened_to()
-        self._policies = self._proc.retry_policy or loaded.compiled.retry_policy or ()
+        self._own_policies = tuple(self._proc.retry_policy or loaded.compiled.retry_policy or ())
+        self._policies = self._own_policies
+        self._timeout = self._proc.timeout
+
+    def configure(self, policy: NodePolicy) -> None:
+        """Let a policy's timeout and retry count before the node's own, from the next attempt."""
+        self._timeout = self._proc.timeout if policy.timeout_s is None else policy.timeout_s
+        if policy.retry is None:
+            self._policies = self._own_policies
+            return
+        rule = policy.retry
+        given = {
+            "max_attempts": rule.max_attempts,
+            "initial_interval": rule.initial_interval_s,
+            "backoff_factor": rule.backoff_factor,
+            "max_interval": rule.max_interval_s,
+            "jitter": rule.jitter,
+        }
+        fields = {name: value for name, value in given.items() if value is not None}
+        own = self._own_policies or (RetryPolicy(),)
+        self._policies = tuple(each._replace(**fields) for each in own)
 
     async def prepare(self, message: ExecuteTask, write_chunk: WriteChunk) -> Prepared:
         """Rebuild a task from its request.
@@ -170,7 +190,7 @@ class NodeRunner:
             path=path,
             writers=self._proc.flat_writers,
             subgraphs=self._proc.subgraphs,
-            timeout=self._proc.timeout,
+            timeout=self._timeout,
         )
         return Prepared(task, null_resume, bool(null_resume))
 

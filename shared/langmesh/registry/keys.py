@@ -60,19 +60,25 @@ def releases(tenant: str, graph: str) -> str:
     return graphs(tenant, graph) + "releases"
 
 
-def agent_config(tenant: str, node: str) -> str:
-    """Hot configuration of a node's agents."""
-    return config(tenant) + "agents/" + to_token(node, field="node")
+def agent_config(tenant: str, graph: str, node: str) -> str:
+    """Hot configuration of a node's agents; a ``NodePolicy``."""
+    scope = "/".join((to_token(graph, field="graph"), to_token(node, field="node")))
+    return config(tenant) + "agents/" + scope
 
 
 def graph_config(tenant: str, graph: str) -> str:
-    """Hot configuration of a graph's runs."""
+    """Hot configuration of a graph; a ``GraphPolicy``."""
     return config(tenant) + "graphs/" + to_token(graph, field="graph")
 
 
 def config(tenant: str | None = None) -> str:
     """All hot configuration, or a tenant's."""
     return _prefix("config", tenant=tenant)
+
+
+def config_history(key: str) -> str:
+    """What a key of the hot configuration held before; a ``Change`` per key, oldest first."""
+    return PREFIX + "config-history/" + key.removeprefix(config()) + "/"
 
 
 def flag(tenant: str, name: str) -> str:

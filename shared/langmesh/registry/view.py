@@ -45,6 +45,7 @@ class View(Generic[T]):
         self._decode = decode
         self._grace_s = grace_s
         self._items: dict[str, T] = {}
+        self._written: dict[str, int] = {}
         self._rejected: dict[str, str] = {}
         self._leaving: dict[str, asyncio.TimerHandle] = {}
         self._revision = 0
@@ -56,6 +57,10 @@ class View(Generic[T]):
     def items(self) -> Mapping[str, T]:
         """The contents by relative key, live: copy them to keep them across an ``await``."""
         return MappingProxyType(self._items)
+
+    def written(self, key: str) -> int:
+        """The store's revision that wrote a key's value in `items`; 0 if there is none."""
+        return self._written.get(key, 0)
 
     @property
     def rejected(self) -> Mapping[str, str]:
@@ -176,6 +181,7 @@ class View(Generic[T]):
             self._reject(entry, key, f"{type(exc).__name__}: {exc}")
         else:
             self._items[key] = value
+            self._written[key] = entry.mod_revision
             self._rejected.pop(key, None)
 
     def _reject(self, entry: Entry, key: str, reason: str) -> None:
@@ -199,6 +205,7 @@ class View(Generic[T]):
 
     def _forget(self, key: str) -> None:
         self._items.pop(key, None)
+        self._written.pop(key, None)
         self._rejected.pop(key, None)
 
     def _relative(self, key: str) -> str:

@@ -125,9 +125,12 @@ def process(
     return SpanStart(f"process {destination}", "consumer", attributes)
 
 
-def invoke_agent(context: TaskContext, *, task_id: str, attempt: int) -> SpanStart:
+def invoke_agent(
+    context: TaskContext, *, task_id: str, attempt: int, config_revision: int = 0
+) -> SpanStart:
     """The span in which a node's own code runs; its parent is the `process` span."""
     attributes = _task(context, task_id, attempt)
+    attributes[CONFIG_REVISION] = config_revision
     attributes[GEN_AI_OPERATION] = "invoke_agent"
     attributes[GEN_AI_AGENT_NAME] = context.node
     attributes[GEN_AI_AGENT_VERSION] = context.release

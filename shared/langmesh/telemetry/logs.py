@@ -42,6 +42,11 @@ def configure(service: str, instance: str, level: str = "INFO") -> None:
     root.setLevel(level)
 
 
+def set_level(level: str) -> None:
+    """Change the lowest level that this process logs: DEBUG, INFO, WARNING or ERROR."""
+    logging.getLogger().setLevel(level)
+
+
 class JsonFormatter(logging.Formatter):
     """Renders a record as one line of JSON.
 

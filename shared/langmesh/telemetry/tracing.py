@@ -47,6 +47,7 @@ class Tracer:
         parent: str = "",
         links: Sequence[str] = (),
         attributes: Mapping[str, Attribute] | None = None,
+        ratio: float | None = None,
     ) -> Span:
         """Start a span; the caller ends it.
 
@@ -57,12 +58,14 @@ class Tracer:
             links: W3C trace contexts of spans that caused this one without being its parent;
                 invalid ones are left out.
             attributes: Copied.
+            ratio: Share of new traces that are sampled, 0 to 1; None for the process's own.
         """
         context = parse(parent) if parent else None
         if context is None:
             trace_id = new_id()
             # OpenTelemetry's ratio sampler looks at the same half of the id, so all of them agree.
-            sampled = int(trace_id[16:], 16) < self._bound
+            bound = self._bound if ratio is None else round(ratio * _DRAWS)
+            sampled = int(trace_id[16:], 16) < bound
             if not sampled or self._finish is None:
                 return Span(f"00-{trace_id}-{new_id()[:16]}-{'01' if sampled else '00'}")
         elif not context.sampled or self._finish is None:
@@ -79,10 +82,22 @@ class Tracer:
             self._finish,
         )
 
-    def begin(self, what: SpanStart, *, parent: str = "", links: Sequence[str] = ()) -> Span:
+    def begin(
+        self,
+        what: SpanStart,
+        *,
+        parent: str = "",
+        links: Sequence[str] = (),
+        ratio: float | None = None,
+    ) -> Span:
         """Start one of the spans that ``attributes`` describes."""
         return self.start(
-            what.name, kind=what.kind, parent=parent, links=links, attributes=what.attributes
+            what.name,
+            kind=what.kind,
+            parent=parent,
+            links=links,
+            attributes=what.attributes,
+            ratio=ratio,
         )
 
 
