@@ -17,7 +17,7 @@ from typing import Any
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import HumanMessage, SystemMessage
 
-from langmesh import settings
+from langmesh import current, settings
 from langmesh.errors import ErrorCode, MeshError
 
 _OWN = "python:"
@@ -26,13 +26,16 @@ _OPENINGS_MAX = 100
 
 
 async def chat_model() -> BaseChatModel | None:
-    """The configured model, loaded once per process, or None when ``LANGMESH_MODEL`` is empty.
+    """The configured model, loaded once per process, or None when none is configured.
 
     Raises:
         MeshError: DEPENDENCY_MISSING naming the package to install; INVALID_SETTING if the value
             names no model.
     """
-    name = settings.load().model
+    try:
+        name = current().config.model
+    except MeshError:
+        name = settings.load().model  # outside of the mesh
     # Importing a provider's client takes seconds; the event loop must not wait for it.
     return await asyncio.to_thread(_load, name) if name else None
 

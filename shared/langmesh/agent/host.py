@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,10 +20,13 @@ from langmesh.errors import MeshError
 from langmesh.graphs.directory import locate
 from langmesh.graphs.loading import LoadedGraph, load
 from langmesh.graphs.local import NodeRunner
-from langmesh.registry import keys, records
+from langmesh.registry import keys, policies, records
 from langmesh.registry.etcd import Etcd
 from langmesh.registry.records import State
 from langmesh.service import Service, run_service
+from langmesh.service.configuration import Configuration, Effective, following
+from langmesh.settings import Settings
+from langmesh.telemetry import logs
 from langmesh.wire import subjects
 from langmesh.wire.streams import EXEC
 
@@ -56,7 +60,8 @@ class _HostedNode:
         self._graph = graph
         self._node = place.node
         self._release = place.release or settings.release
-        self._capacity = place.max_in_flight or settings.max_in_flight
+        self._usual = place.max_in_flight or settings.max_in_flight
+        self._capacity = self._usual
         self._bus = bus
         self.key = keys.agent(settings.tenant, graph, place.node, service.instance)
         runner = NodeRunner(loaded, place.node, Blobs(bus), body=place.body)
@@ -69,6 +74,24 @@ class _HostedNode:
             capacity=self._capacity,
             handler=self.executor.on_delivery,
         )
+        self._effective = Effective(policies.NodePolicy(), 0, "")
+
+    def configure(self, configuration: Configuration) -> str | None:
+        """Let what is configured now count, at once; gives the log level that it asks for."""
+        effective = configuration.node(self._graph, self._node)
+        if effective != self._effective:
+            self._effective = effective
+            self._capacity = effective.policy.max_in_flight or self._usual
+            self.executor.configure(effective)
+            self._consumer.resize(self._capacity)
+            log.info(
+                "%s of %s runs with configuration %d: %s",
+                self._node,
+                self._graph,
+                effective.revision,
+                policies.encode(effective.policy).decode(),
+            )
+        return effective.policy.log_level
 
     def record(self, state: State) -> bytes:
         """The node's registration."""
@@ -113,6 +136,7 @@ async def hosting(service: Service, places: Sequence[NodePlace]) -> AsyncIterato
     async with (
         connect(settings.nats_url, name=service.instance, wait_s=30) as bus,
         Etcd(settings.etcd_endpoints) as etcd,
+        contextlib.AsyncExitStack() as around,
     ):
         lifeline = Lifeline(settings, service.instance)
         graphs = {
@@ -122,8 +146,11 @@ async def hosting(service: Service, places: Sequence[NodePlace]) -> AsyncIterato
         nodes = [
             _HostedNode(service, bus, lifeline, place, graphs[place.graph]) for place in places
         ]
+        configuration = await around.enter_async_context(following(etcd, settings))
+        configuration.subscribe(functools.partial(_configure, nodes, configuration, settings))
         async with lifeline.run({node.key: node.record("ready") for node in nodes}):
             async with contextlib.AsyncExitStack() as stack:
+                await stack.enter_async_context(_registering(lifeline, nodes, configuration))
                 for node in nodes:
                     await stack.enter_async_context(node.consuming())
                 with service.announced():
@@ -133,6 +160,41 @@ async def hosting(service: Service, places: Sequence[NodePlace]) -> AsyncIterato
                     await lifeline.update(node.key, node.record("draining"))
             await asyncio.shield(asyncio.gather(*(node.executor.drain(GRACE_S) for node in nodes)))
         await bus.flush()
+
+
+@contextlib.asynccontextmanager
+async def _registering(
+    lifeline: Lifeline, nodes: Sequence[_HostedNode], configuration: Configuration
+) -> AsyncIterator[None]:
+    """Register the nodes anew whenever their capacity changes."""
+    changed = asyncio.Event()
+
+    async def register() -> None:
+        known = {node.key: b"" for node in nodes}
+        while True:
+            await changed.wait()
+            changed.clear()
+            for node in nodes:
+                if (record := node.record("ready")) != known[node.key]:
+                    with contextlib.suppress(MeshError):
+                        await lifeline.update(node.key, record)
+                        known[node.key] = record
+
+    task = asyncio.create_task(register(), name="registration")
+    configuration.subscribe(changed.set)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def _configure(
+    nodes: Sequence[_HostedNode], configuration: Configuration, settings: Settings
+) -> None:
+    wanted = [node.configure(configuration) or settings.log_level for node in nodes]
+    # A process has one level; the node that wants to hear most gets it.
+    logs.set_level(min(wanted, key=lambda level: logging.getLevelNamesMapping()[level]))
 
 
 async def _load(etcd: Etcd, tenant: str, graph: str) -> LoadedGraph:

@@ -15,6 +15,7 @@ from typing import Final
 
 import nats.errors
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 
 from langmesh.bus.acks import Delivered
 from langmesh.bus.client import Bus
@@ -173,7 +174,7 @@ class PullConsumer:
                 shrunk, self._shrunk = self._shrunk, False
                 with contextlib.suppress(nats.errors.Error, TimeoutError):
                     # The broker has sent some already, perhaps, which must not be lost for long.
-                    await (subscription.drain() if shrunk else subscription.unsubscribe())
+                    await (_drain(subscription) if shrunk else subscription.unsubscribe())
             if self._restart.is_set() and not shrunk:
                 await asyncio.sleep(_RETRY_S)
 
@@ -214,3 +215,8 @@ class PullConsumer:
         # No such consumer yet, consumer deleted, server shutting down: begin again.
         log.debug("consumer %s: %s", self._name, headers)
         self._restart.set()
+
+
+async def _drain(subscription: Subscription) -> None:
+    """End a subscription after what the broker has sent on it."""
+    await subscription.drain()  # type: ignore[no-untyped-call]

@@ -48,6 +48,14 @@ _COMMANDS = {
     "unbind": _Command(
         "send a node's next tasks to its own release again", ("unbind research writer",)
     ),
+    "config": _Command(
+        "show and change what nodes and graphs run with",
+        (
+            "config set researcher.max_in_flight=4",
+            "config set research/writer.settings.tone=dry research/writer.retry.max_attempts=3",
+            "config history researcher",
+        ),
+    ),
     "trace": _Command("show the span tree of a run", ("trace run-0a1b2c3d-7",)),
     "demo": _Command("answer a question with the research mesh", ("demo 'What is a decorator?'",)),
     "bench": _Command("measure steps per second", ("bench chain --steps 10 --concurrency 64",)),

@@ -6,12 +6,12 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from langgraph.errors import GraphInterrupt, NodeCancelledError, NodeError, NodeTimeoutError
 from langgraph.runtime import ExecutionInfo, Runtime
-from langgraph.types import PregelExecutableTask
+from langgraph.types import PregelExecutableTask, RetryPolicy, TimeoutPolicy
 
 from langmesh.bus.blobs import Blobs
 from langmesh.errors import ErrorCode, MeshError
@@ -19,6 +19,7 @@ from langmesh.graphs import compat
 from langmesh.graphs.faults import RemoteNodeError, to_fault
 from langmesh.graphs.loading import LoadedGraph
 from langmesh.graphs.serde import NULL, fetch, is_stowed, stow
+from langmesh.registry.policies import NodePolicy
 from langmesh.wire.messages import ExecuteTask, OutcomePayload, Value
 
 WriteChunk = Callable[[str, list[str], Any], None]
@@ -75,12 +76,15 @@ class NodeRunner:
 
     def configure(self, policy: NodePolicy) -> None:
         """Let a policy's timeout and retry count before the node's own, from the next attempt."""
-        self._timeout = self._proc.timeout if policy.timeout_s is None else policy.timeout_s
+        self._timeout = self._proc.timeout
+        if policy.timeout_s is not None:
+            own = self._timeout or TimeoutPolicy()
+            self._timeout = TimeoutPolicy.coerce(replace(own, run_timeout=policy.timeout_s))
         if policy.retry is None:
             self._policies = self._own_policies
             return
         rule = policy.retry
-        given = {
+        given: dict[str, Any] = {
             "max_attempts": rule.max_attempts,
             "initial_interval": rule.initial_interval_s,
             "backoff_factor": rule.backoff_factor,
@@ -88,8 +92,8 @@ class NodeRunner:
             "jitter": rule.jitter,
         }
         fields = {name: value for name, value in given.items() if value is not None}
-        own = self._own_policies or (RetryPolicy(),)
-        self._policies = tuple(each._replace(**fields) for each in own)
+        retries = self._own_policies or (RetryPolicy(),)
+        self._policies = tuple(each._replace(**fields) for each in retries)
 
     async def prepare(self, message: ExecuteTask, write_chunk: WriteChunk) -> Prepared:
         """Rebuild a task from its request.

@@ -43,7 +43,9 @@ class RetryRule(
     """Whether up to a second is added at random."""
 
 
-class Policy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Policy(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+):
     """What can be set for a node, and for all nodes of a graph."""
 
     timeout_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] | None = None
@@ -58,16 +60,14 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the nodes read as ``current().config.settings``: any JSON."""
 
 
-class NodePolicy(Policy, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class NodePolicy(Policy, frozen=True, kw_only=True):
     """The policy of one node."""
 
     max_in_flight: Annotated[int, msgspec.Meta(ge=1, le=10_000)] | None = None
     """Tasks that each agent of the node runs at once."""
 
 
-class GraphPolicy(
-    Policy, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
-):
+class GraphPolicy(Policy, frozen=True, kw_only=True):
     """The policy of a graph: what its nodes do not set themselves, and what concerns its runs."""
 
     sample_ratio: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None

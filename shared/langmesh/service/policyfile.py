@@ -25,10 +25,10 @@ log = logging.getLogger(__name__)
 _LOOK_S: Final = 1.0
 
 
-class FileGraph(GraphPolicy, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FileGraph(GraphPolicy, frozen=True, kw_only=True):
     """The policy of a graph and those of its nodes."""
 
-    nodes: dict[str, NodePolicy] = {}
+    nodes: dict[str, NodePolicy] = msgspec.field(default_factory=dict)
 
 
 class Policies(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
