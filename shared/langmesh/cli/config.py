@@ -185,7 +185,7 @@ async def _history(etcd: Etcd, args: argparse.Namespace, known: Sequence[Target]
             str(version.revision),
             version.changed_at,
             version.changed_by,
-            bytes(version.policy).decode() if version.policy is not None else "removed",
+            msgspec.json.encode(version.policy).decode() if version.policy else "removed",
         )
         for version in versions
     ]

@@ -6,7 +6,7 @@ import getpass
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -51,7 +51,7 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     """The store's revision."""
     changed_at: str
     changed_by: str
-    policy: msgspec.Raw | None
+    policy: dict[str, Any] | None
     """None if it was removed."""
 
 
@@ -80,11 +80,15 @@ async def change(etcd: Etcd, target: Target, edit: Callable[[bytes], bytes]) -> 
         revision, document = await stored(etcd, target)
         policy = policies.decode(target.kind, edit(document))
         empty = policy == target.kind()
-        raw = None if empty else msgspec.Raw(policies.encode(policy))
-        entry = Change(changed_at=clock.now_iso(), changed_by=_who(), policy=raw)
+        encoded = policies.encode(policy)
+        entry = Change(
+            changed_at=clock.now_iso(),
+            changed_by=_who(),
+            policy=None if empty else msgspec.json.decode(encoded),
+        )
         known = sorted((await etcd.list(history)).entries)
         then = [
-            delete_op(target.key) if raw is None else put_op(target.key, bytes(raw)),
+            delete_op(target.key) if empty else put_op(target.key, encoded),
             put_op(f"{history}{clock.now_ms():013d}-{clock.new_id()[:8]}", policies.encode(entry)),
             *(delete_op(key) for key in known[: max(0, len(known) - HISTORY_MAX + 1)]),
         ]
@@ -122,7 +126,7 @@ async def roll_back(etcd: Etcd, target: Target, revision: int) -> int:
     known = await versions(etcd, target)
     found = next((version for version in known if version.revision == revision), None)
     if found is not None:
-        document = bytes(found.policy) if found.policy is not None else b"{}"
+        document = msgspec.json.encode(found.policy or {})
         return await change(etcd, target, lambda _: document)
     there = ", ".join(str(version.revision) for version in known[:10]) or "none"
     raise MeshError(

@@ -81,7 +81,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """RFC 3339 in UTC."""
     changed_by: str
     """Who, as ``user@host``."""
-    policy: msgspec.Raw | None = None
+    policy: dict[str, Any] | None = None
     """The document; absent if the change removed it."""
 
 
