@@ -117,6 +117,8 @@ def test_threads_stay_when_only_an_agent_imports_the_changed_code(shell: Shell):
     # What an agent alone imports is looked at too, although the graph's import does not show it.
     body.write_text("def speak(state)\n")
     assert "SyntaxError" in told(mesh)["error"]["message"]
+    body.write_text("import no_such_module\n")
+    assert "no_such_module" in told(mesh)["error"]["message"]
     assert shell.json(*say)["output"]["said"] == ["old", "old"]
     body.write_text(app(BODY, "new"))
     assert told(mesh)["services"] == ["speak"]

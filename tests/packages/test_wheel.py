@@ -69,7 +69,7 @@ def test_from_an_empty_folder_to_a_run_and_an_edit(user: User):
     write = user.folder / "hello_mesh" / "write.py"
     good = write.read_text()
     write.write_text(good.replace("About", "All about"))
-    assert "outline, write" in read_until(mesh, "reloaded hello_mesh/write.py")
+    assert read_until(mesh, "reloaded hello_mesh/write.py").endswith(" s: write\n")
     assert user.output("hello-mesh", {"topic": "NATS"})["text"].startswith("All about NATS:")
 
     write.write_text(good + "\ndef broken(:\n")

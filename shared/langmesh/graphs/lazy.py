@@ -33,6 +33,12 @@ def lazy(ref: str) -> Lazy:
     return Lazy(ref)
 
 
+def lazy_body(runnable: object) -> Lazy | None:
+    """The body that a node of a graph was given by reference; None for any other."""
+    body = getattr(runnable, "afunc", None)
+    return body if isinstance(body, Lazy) else None
+
+
 class Lazy:
     """A node body by reference; two are equal when their references are.
 

@@ -9,13 +9,18 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from langmesh.errors import ErrorCode, MeshError
+from langmesh.stack.imports import Imports, files_of, own_files
+
+if TYPE_CHECKING:
+    from langmesh.graphs.loading import LoadedGraph
 
 _TIMEOUT_S: Final = 60.0
 _WORDS_MAX: Final = 500
@@ -28,6 +33,20 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     message: str
     remedy: str
 
+    @property
+    def error(self) -> MeshError:
+        """The same as an error to raise."""
+        return MeshError(ErrorCode(self.code), self.message, remedy=self.remedy)
+
+
+class Body(msgspec.Struct, frozen=True, kw_only=True):
+    """A node's function that its agent alone imports, because the graph names it with ``lazy``."""
+
+    files: list[str]
+    """The modules' files that it imports."""
+    failure: Failure | None = None
+    """Why it cannot be imported."""
+
 
 class Checked(msgspec.Struct, frozen=True, kw_only=True):
     """The graphs as they are on disk now."""
@@ -36,6 +55,8 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
     """The nodes by the names of the graphs."""
     files: list[str] = []
     """The modules' files that the graphs import."""
+    bodies: dict[str, dict[str, Body]] = {}
+    """What is known of lazy nodes, by graph and node."""
     failure: Failure | None = None
 
 
@@ -71,27 +92,57 @@ async def check(sources: Sequence[str], env: Mapping[str, str]) -> Checked:
             ErrorCode.GRAPH_IMPORT_FAILED, f"importing the graphs ended the process: {words}"
         ) from exc
     if found.failure is not None:
-        failure = found.failure
-        raise MeshError(ErrorCode(failure.code), failure.message, remedy=failure.remedy)
+        raise found.failure.error
     return found
 
 
 def look(sources: Sequence[str]) -> Checked:
-    """Import graphs in this process."""
+    """Import graphs, and then their lazy nodes' bodies, in this process."""
     from langmesh.graphs.loading import load
 
+    imports = Imports()
     before = set(sys.modules)
-    nodes = {}
-    try:
-        for source in sources:
-            topology = load(source, tenant="check").topology
-            nodes[topology.graph] = list(topology.nodes)
-    except MeshError as exc:
-        failure = Failure(code=str(exc.code), message=exc.message, remedy=exc.remedy)
-        return Checked(failure=failure)
-    imported = [sys.modules[name] for name in set(sys.modules) - before]
-    files = {getattr(module, "__file__", None) for module in imported}
-    return Checked(nodes=nodes, files=sorted(str(Path(file).resolve()) for file in files if file))
+    loaded = []
+    with imports.noted():
+        try:
+            for source in sources:
+                loaded.append(load(source, tenant="check"))  # noqa: PERF401  each may fail
+        except MeshError as exc:
+            return Checked(failure=_failure(exc))
+        own = files_of(set(sys.modules) - before)
+        return Checked(
+            nodes={each.topology.graph: list(each.topology.nodes) for each in loaded},
+            files=_listed(own),
+            bodies={each.topology.graph: _bodies(each, imports) for each in loaded},
+        )
+
+
+def _bodies(loaded: LoadedGraph, imports: Imports) -> dict[str, Body]:
+    from langmesh.graphs.lazy import lazy_body
+
+    found = {}
+    for name, node in loaded.compiled.builder.nodes.items():
+        if (body := lazy_body(node.runnable)) is None:
+            continue
+        failure, traced = None, set[Path]()
+        try:
+            body.resolve()
+        except MeshError as exc:
+            failure = _failure(exc)
+            frames = traceback.extract_tb((exc.__cause__ or exc).__traceback__)
+            # A module whose import failed is not among those that are imported.
+            traced = own_files(frame.filename for frame in frames)
+        module = body.ref.partition(":")[0]
+        found[name] = Body(files=_listed(imports.files(module) | traced), failure=failure)
+    return found
+
+
+def _failure(exc: MeshError) -> Failure:
+    return Failure(code=str(exc.code), message=exc.message, remedy=exc.remedy)
+
+
+def _listed(files: set[Path]) -> list[str]:
+    return sorted(map(str, files))
 
 
 if __name__ == "__main__":

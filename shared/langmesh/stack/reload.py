@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -117,28 +118,43 @@ class Reloader:
         """
         await asyncio.to_thread(_compile, self._pending)
         found = await check(self._sources, stack.env)
-        wanted = self._wanted(found, running)
-        if not wanted and running.keys() == self._labels(found, running):
+        all_agents = {item.labels[0]: item for item in spec.agents(found.nodes)}
+        keep = all_agents.keys() | ({"coordinator"} & running.keys())
+        started = self._affected(found, running, all_agents)
+        if not started and running.keys() == keep:
             return []
-        return await replace(stack, running, wanted, self._labels(found, running))
+        return await replace(stack, running, started, keep)
 
-    def _labels(self, found: Checked, running: Mapping[str, ServiceSpec]) -> set[str]:
-        """What is to run."""
-        agents = {item.labels[0] for item in spec.agents(found.nodes)}
-        return agents | ({"coordinator"} & running.keys())
-
-    def _wanted(self, found: Checked, running: Mapping[str, ServiceSpec]) -> dict[str, ServiceSpec]:
-        """What is to be started with the new code.
+    def _affected(
+        self,
+        found: Checked,
+        running: Mapping[str, ServiceSpec],
+        all_agents: Mapping[str, ServiceSpec],
+    ) -> dict[str, ServiceSpec]:
+        """The services that are to be started with the new code.
 
         A coordinator holds the state of threads, so it stays where it has imported nothing of what
         changed: node bodies that a graph names with ``lazy`` are imported by their agents alone.
+
+        Raises:
+            MeshError: A changed body cannot be imported.
         """
-        imported = {Path(file) for file in found.files}
-        agents = {item.labels[0]: item for item in spec.agents(found.nodes)}
-        if self._pending & imported:
+        unknown = {path for path in self._pending if not self._is_test(path)}
+        affected = {}
+        for label, item in all_agents.items():
+            graph, node = item.args
+            if (body := found.bodies.get(graph, {}).get(node)) is None:
+                continue
+            if concerned := self._pending & {Path(file) for file in body.files}:
+                if body.failure is not None:
+                    raise body.failure.error
+                affected[label] = item
+                unknown -= concerned
+        if self._pending & {Path(file) for file in found.files}:
             own = {"coordinator": running["coordinator"]} if "coordinator" in running else {}
-            return {**own, **agents}
-        return agents if any(not self._is_test(path) for path in self._pending) else {}
+            return {**own, **all_agents}
+        # Code may be imported late, inside a function; then any agent may have it.
+        return dict(all_agents) if unknown else affected
 
     def _is_test(self, path: Path) -> bool:
         within = Path(self._name(path))
@@ -160,7 +176,7 @@ async def replace(
     stack: Stack,
     running: dict[str, ServiceSpec],
     started: Mapping[str, ServiceSpec],
-    keep: set[str],
+    keep: AbstractSet[str],
 ) -> list[str]:
     """Start services in place of those of the same labels, and stop those not to be kept.
 
@@ -190,7 +206,7 @@ async def replace(
 
 
 def _compile(files: set[Path]) -> None:
-    """Find the errors that a graph's import does not show, because its agents import the file.
+    """Find the errors that no import shows, because the file is imported inside a function.
 
     Raises:
         MeshError: GRAPH_IMPORT_FAILED.
