@@ -24,6 +24,7 @@ from langmesh.agent import context as task_context
 from langmesh.agent.chunks import ChunkWriter
 from langmesh.agent.context import NodeConfig, TaskInfo, read_only
 from langmesh.agent.lifeline import Lifeline
+from langmesh.agent.revisions import NodeRevisions
 from langmesh.bus import Bus, SlotTaken, nesting
 from langmesh.bus.pull import Delivery
 from langmesh.errors import ErrorCode, MeshError
@@ -65,26 +66,25 @@ class NodeExecutor:
     """Turns deliveries of one node into outcomes."""
 
     def __init__(
-        self, service: Service, bus: Bus, lifeline: Lifeline, runner: NodeRunner, release: str
+        self, service: Service, bus: Bus, lifeline: Lifeline, revisions: NodeRevisions, release: str
     ) -> None:
         self._service = service
         self._bus = bus
         self._lifeline = lifeline
-        self._runner = runner
+        self._revisions = revisions
         self._release = release
         self._tracer = service.telemetry.tracer
         self._identity = Executor(
             instance=service.instance, pid=os.getpid(), host=socket.gethostname()
         )
         self._working: dict[str, _Work] = {}
-        self._warned_revision = ""
         self._draining = False
         self._config = NodeConfig()
 
     def configure(self, effective: Effective) -> None:
         """Let a policy count from the next attempt on."""
         policy = effective.policy
-        self._runner.configure(policy)
+        self._revisions.configure(policy)
         self._config = NodeConfig(
             revision=effective.revision,
             model=policy.model or self._service.settings.model,
@@ -140,6 +140,9 @@ class NodeExecutor:
                 await self._execute(work, message)
         except asyncio.CancelledError:
             end = Delivery.release
+        except MeshError as exc:
+            log.warning("a delivery goes back to the broker: %s", exc)
+            end = functools.partial(Delivery.release, delay_s=_RETRY_MAX_S)
         except Exception:
             log.exception("a delivery could not be handled and goes back to the broker")
             end = functools.partial(Delivery.release, delay_s=_RETRY_MAX_S)
@@ -153,7 +156,8 @@ class NodeExecutor:
         delivery = work.deliveries[0]
         if delivery.deliveries > 1 and await self._bus.last(SLOT.name, payload.slot) is not None:
             return
-        self._check_revision(context)
+        if (runner := await self._runner(delivery, message)) is None:
+            return
         span = self._tracer.begin(
             attributes.process(
                 context,
@@ -174,7 +178,7 @@ class NodeExecutor:
                 outcome = _failure(message, "poison", ErrorCode.NODE_POISONED, what)
             else:
                 with span.activate():
-                    outcome = await self._run(message, delivery, span.traceparent)
+                    outcome = await self._run(runner, message, delivery, span.traceparent)
         except asyncio.CancelledError:
             if not work.cancelled or work.task is None:
                 span.end("handed back")
@@ -193,7 +197,7 @@ class NodeExecutor:
         await self._write(payload.slot, outcome, context, span.traceparent)
 
     async def _run(
-        self, message: ExecuteTask, delivery: Delivery, traceparent: str
+        self, runner: NodeRunner, message: ExecuteTask, delivery: Delivery, traceparent: str
     ) -> OutcomePayload:
         payload, context = message.payload, message.context
         config = self._config
@@ -237,12 +241,12 @@ class NodeExecutor:
         nesting.enter(around)
         try:
             with span.activate():
-                prepared = await self._runner.prepare(
+                prepared = await runner.prepare(
                     message, chunks.write if chunks is not None else _no_chunks
                 )
-                outcome = await self._runner.run(prepared, payload.attempt)
+                outcome = await runner.run(prepared, payload.attempt)
         except MeshError as exc:
-            outcome = self._runner.failed(exc, payload.task_id, payload.attempt)
+            outcome = runner.failed(exc, payload.task_id, payload.attempt)
         except asyncio.CancelledError:
             span.end("cancelled")
             if not self._draining:
@@ -255,16 +259,29 @@ class NodeExecutor:
             outcome = msgspec.structs.replace(outcome, chunks=await chunks.finish())
         return outcome
 
-    def _check_revision(self, context: TaskContext) -> None:
-        mine = self._runner.loaded.topology.revision
-        if context.revision not in {mine, self._warned_revision}:
-            self._warned_revision = context.revision
-            log.warning(
-                "tasks of %s come from revision %s, this agent imported %s",
-                context.graph,
-                context.revision,
-                mine,
+    async def _runner(self, delivery: Delivery, message: ExecuteTask) -> NodeRunner | None:
+        """The runner of a task's revision; None if the task failed because there is none here.
+
+        Raises:
+            MeshError: There is none here, but another agent may have it: the delivery goes back.
+        """
+        context = message.context
+        if (runner := self._revisions.known(context.revision)) is not None:
+            return runner
+        try:
+            return await self._revisions.find(context)
+        except MeshError as exc:
+            if exc.retryable or delivery.deliveries < self._service.settings.deliveries_max:
+                raise
+            own = self._revisions.own.loaded.topology.revision
+            what = (
+                f"its agents have the code of revision {own}, not of {context.revision}, in which"
+                f" it leads elsewhere ({exc.message})"
             )
+            outcome = _failure(message, "error", ErrorCode.GRAPH_CHANGED, what)
+            outcome = msgspec.structs.replace(outcome, executor=self._identity)
+            await self._write(message.payload.slot, outcome, context, message.header.traceparent)
+            return None
 
     async def _reject(self, delivery: Delivery, exc: MeshError) -> None:
         """Hand a task that cannot be decoded to the coordinator, which keeps it in DEAD."""
@@ -324,13 +341,12 @@ class NodeExecutor:
             return False
 
     def _unsendable(self, outcome: OutcomePayload, exc: MeshError) -> OutcomePayload:
+        own = self._revisions.own
         return OutcomePayload(
             kind="error",
             task_id=outcome.task_id,
             attempt=outcome.attempt,
-            fault=to_fault(
-                exc, node=self._runner.node, code=exc.code, serde=self._runner.loaded.serde
-            ),
+            fault=to_fault(exc, node=own.node, code=exc.code, serde=own.loaded.serde),
             executor=self._identity,
         )
 

@@ -13,13 +13,13 @@ from typing import Any, Final
 
 from langmesh.agent.executor import NodeExecutor
 from langmesh.agent.lifeline import Lifeline
+from langmesh.agent.revisions import NodeRevisions
 from langmesh.bus import Bus, connect
 from langmesh.bus.blobs import Blobs
 from langmesh.bus.pull import PullConsumer
 from langmesh.errors import MeshError
 from langmesh.graphs.directory import locate
 from langmesh.graphs.loading import LoadedGraph, load
-from langmesh.graphs.local import NodeRunner
 from langmesh.registry import keys, policies, records
 from langmesh.registry.etcd import Etcd
 from langmesh.registry.records import State
@@ -52,7 +52,13 @@ class _HostedNode:
     """One node while it is hosted."""
 
     def __init__(
-        self, service: Service, bus: Bus, lifeline: Lifeline, place: NodePlace, loaded: LoadedGraph
+        self,
+        service: Service,
+        bus: Bus,
+        etcd: Etcd,
+        lifeline: Lifeline,
+        place: NodePlace,
+        loaded: LoadedGraph,
     ) -> None:
         settings = service.settings
         graph = loaded.topology.graph
@@ -64,8 +70,8 @@ class _HostedNode:
         self._capacity = self._usual
         self._bus = bus
         self.key = keys.agent(settings.tenant, graph, place.node, service.instance)
-        runner = NodeRunner(loaded, place.node, Blobs(bus), body=place.body)
-        self.executor = NodeExecutor(service, bus, lifeline, runner, self._release)
+        revisions = NodeRevisions(etcd, loaded, place.node, Blobs(bus), body=place.body)
+        self.executor = NodeExecutor(service, bus, lifeline, revisions, self._release)
         subject = subjects.execution(settings.tenant, graph, place.node, self._release)
         self._consumer = PullConsumer(
             bus,
@@ -144,7 +150,8 @@ async def hosting(service: Service, places: Sequence[NodePlace]) -> AsyncIterato
             for graph in {place.graph for place in places}
         }
         nodes = [
-            _HostedNode(service, bus, lifeline, place, graphs[place.graph]) for place in places
+            _HostedNode(service, bus, etcd, lifeline, place, graphs[place.graph])
+            for place in places
         ]
         configuration = await around.enter_async_context(following(etcd, settings))
         configuration.subscribe(functools.partial(_configure, nodes, configuration, settings))

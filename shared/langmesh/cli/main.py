@@ -40,7 +40,18 @@ _COMMANDS = {
     "run": _Command(
         "run a graph and follow it", ("""run research --input '{"question": "What is PEP 8?"}'""",)
     ),
-    "routes": _Command("show where a graph's tasks go", ("routes research --mermaid",)),
+    "publish": _Command(
+        "make a graph, or a new revision of one, what new runs take",
+        ("publish app.py:graph", "publish sales=shop.graph:graph --release v2"),
+    ),
+    "routes": _Command(
+        "show where a graph's tasks go, its revisions, and what changed",
+        (
+            "routes research --mermaid",
+            "routes research --revisions",
+            "routes research --diff 566e8669036e",
+        ),
+    ),
     "bind": _Command(
         "send a node's next tasks to another release",
         ("bind research writer --release v2", "bind research writer --release go --encoding json"),

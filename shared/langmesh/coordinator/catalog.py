@@ -1,4 +1,8 @@
-"""The graphs that can run here, where their nodes are bound, who serves them: kept by watches."""
+"""The graphs that can run here, where their nodes are bound, who serves them: kept by watches.
+
+A binding counts as soon as the watch tells of it. A new revision is loaded in a thread first; until
+that is done, and if it fails, new runs take the revision from before.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from langgraph.checkpoint.memory import InMemorySaver
 
@@ -15,7 +20,8 @@ from langmesh.bus import Bus
 from langmesh.bus.streams import ensure_consumer
 from langmesh.errors import ErrorCode, MeshError
 from langmesh.graphs.directory import decode_topology
-from langmesh.graphs.loading import LoadedGraph, load
+from langmesh.graphs.loading import LoadedGraph
+from langmesh.graphs.reimport import load_revision
 from langmesh.graphs.topology import Topology
 from langmesh.registry import keys
 from langmesh.registry.etcd import Etcd
@@ -42,13 +48,17 @@ class Entry:
     loaded: LoadedGraph
     bindings: Bindings
     saver: InMemorySaver
-    problem: MeshError | None = None
 
 
 @dataclass(slots=True)
 class _Documents:
     topologies: dict[str, Topology] = field(default_factory=dict)
     bindings: Bindings | None = None
+
+    @property
+    def current(self) -> Topology | None:
+        """The topology that new runs are to take."""
+        return self.topologies.get(self.bindings.revision) if self.bindings is not None else None
 
 
 class Catalog:
@@ -59,10 +69,16 @@ class Catalog:
         self._graphs = View(etcd, keys.graphs(), self._decode_graph)
         self._agents = View(etcd, keys.agents(), self._decode_agent)
         self._entries: dict[GraphKey, Entry] = {}
-        self._problems: dict[GraphKey, MeshError] = {}
+        self._problems: dict[GraphKey, tuple[str, MeshError]] = {}
+        """Which revision of a graph cannot be loaded, and why."""
+        self._unloaded: dict[GraphKey, Topology] = {}
+        """Revisions that are to be loaded."""
+        self._work = asyncio.Event()
+        self._idle = asyncio.Event()
         self._consumers: set[str] = set()
         self._served: Counter[tuple[str, str, str, str]] = Counter()
-        self._listeners: list[Callable[[], None]] = []
+        self._agent_listeners: list[Callable[[], None]] = []
+        self._graph_listeners: list[Callable[[], None]] = []
 
     @contextlib.asynccontextmanager
     async def run(self) -> AsyncIterator[Catalog]:
@@ -76,11 +92,15 @@ class Catalog:
             ]
             self._on_graphs()
             self._on_agents()
+            loader = asyncio.create_task(self._load_all(), name="load graphs")
             try:
+                await self._idle.wait()
                 yield self
             finally:
                 for end in forget:
                     end()
+                loader.cancel()
+                await asyncio.gather(loader, return_exceptions=True)
 
     def get(self, tenant: str, graph: str) -> Entry:
         """The current revision of a graph.
@@ -92,7 +112,7 @@ class Catalog:
         if entry is not None:
             return entry
         if (problem := self._problems.get((tenant, graph))) is not None:
-            raise problem
+            raise problem[1]
         known = sorted(name for of, name in self._entries if of == tenant)
         raise MeshError(
             ErrorCode.UNKNOWN_GRAPH,
@@ -106,8 +126,7 @@ class Catalog:
         Raises:
             MeshError: UNKNOWN_NODE when the current bindings do not have the node.
         """
-        entry = self._entries[(tenant, graph)]
-        found = entry.bindings.nodes.get(node)
+        found = self.get(tenant, graph).bindings.nodes.get(node)
         if found is None:
             raise MeshError(ErrorCode.UNKNOWN_NODE, f"node {node!r} of {graph!r} is not bound")
         return found
@@ -124,7 +143,23 @@ class Catalog:
 
     def on_agents_changed(self, listener: Callable[[], None]) -> None:
         """Call back when an agent came or went."""
-        self._listeners.append(listener)
+        self._agent_listeners.append(listener)
+
+    def on_graphs_changed(self, listener: Callable[[], None]) -> None:
+        """Call back when new runs take another revision of a graph, or one cannot be loaded."""
+        self._graph_listeners.append(listener)
+
+    def revisions(self, tenant: str) -> dict[str, str]:
+        """The revision that new runs take, by graph."""
+        graphs = self._entries.items()
+        return {
+            name: entry.loaded.topology.revision for (of, name), entry in graphs if of == tenant
+        }
+
+    def problems(self, tenant: str) -> dict[str, str]:
+        """Why the newest revision of a graph is not taken: ``REVISION: reason``, by graph."""
+        found = self._problems.items()
+        return {name: f"{revision}: {exc}" for (of, name), (revision, exc) in found if of == tenant}
 
     @staticmethod
     def _decode_agent(key: str, document: bytes) -> ServiceRecord:
@@ -154,30 +189,85 @@ class Catalog:
             elif isinstance(item, Topology):
                 documents.topologies[item.revision] = item
         for graph_key, documents in found.items():
-            if documents.bindings is not None:
-                self._take(graph_key, documents.bindings, documents.topologies)
-        for gone in self._entries.keys() - found.keys():
-            del self._entries[gone]
+            self._take(graph_key, documents)
+        kept: tuple[dict[GraphKey, Any], ...] = (self._entries, self._problems, self._unloaded)
+        for each in kept:
+            for gone in each.keys() - found.keys():
+                del each[gone]
+        self._work.set()
 
-    def _take(self, key: GraphKey, bindings: Bindings, topologies: dict[str, Topology]) -> None:
-        entry = self._entries.get(key)
-        topology = topologies.get(bindings.revision)
-        if entry is None or entry.loaded.topology.revision != bindings.revision:
-            if topology is None:
-                log.warning("graph %s: no topology has revision %s", key[1], bindings.revision)
+    def _take(self, key: GraphKey, documents: _Documents) -> None:
+        """Let bindings count, and have the current revision loaded if it is not."""
+        self._unloaded.pop(key, None)
+        bindings, topology = documents.bindings, documents.current
+        if bindings is None:
+            return
+        if topology is None:
+            log.error("graph %s: there is no route table %s", key[1], bindings.revision)
+            return
+        if (entry := self._entries.get(key)) is not None:
+            entry.bindings = bindings
+            if entry.loaded.topology.revision == topology.revision:
+                self._problems.pop(key, None)
+                self._prepare_all(bindings)
                 return
-            saver = entry.saver if entry is not None else InMemorySaver()
-            try:
-                loaded = self._load(topology, saver)
-            except MeshError as exc:
-                log.error("graph %s cannot be loaded: %s", key[1], exc)  # noqa: TRY400
-                self._problems[key] = exc
-                return
+        if key not in self._problems or self._problems[key][0] != topology.revision:
+            self._unloaded[key] = topology
+        self._prepare_all(bindings)
+
+    async def _load_all(self) -> None:
+        """Load what is to be loaded, one after the other, for ever."""
+        while True:
+            while self._unloaded:
+                key, topology = next(iter(self._unloaded.items()))
+                await self._load(key, topology)
+            self._idle.set()
+            self._work.clear()
+            await self._work.wait()
+
+    async def _load(self, key: GraphKey, topology: Topology) -> None:
+        try:
+            loaded = await asyncio.to_thread(
+                load_revision,
+                topology.source,
+                tenant=topology.tenant,
+                name=topology.graph,
+                revision=topology.revision,
+            )
+        except MeshError as exc:
+            self._finish(key, topology, exc)
+        except Exception as exc:
+            log.exception("loading graph %s failed", key[1])
+            reason = f"{topology.source}: {type(exc).__name__}: {exc}"
+            self._finish(key, topology, MeshError(ErrorCode.GRAPH_IMPORT_FAILED, reason))
+        else:
+            self._finish(key, topology, loaded)
+
+    def _finish(self, key: GraphKey, topology: Topology, result: LoadedGraph | MeshError) -> None:
+        """Let a revision count that was loaded, unless another one is wanted by now."""
+        if self._unloaded.get(key) is not topology:
+            return
+        del self._unloaded[key]
+        if isinstance(result, MeshError):
+            log.error("graph %s cannot be loaded: %s", key[1], result)
+            self._problems[key] = (topology.revision, result)
+        else:
             self._problems.pop(key, None)
-            entry = self._entries[key] = Entry(loaded, bindings, saver)
-            log.info("graph %s at revision %s", key[1], bindings.revision)
-            self._warn_unserved(key, bindings)
-        entry.bindings = bindings
+            entry, bindings = self._entries.get(key), self._bindings_of(key)
+            saver = _saver(result, entry.saver if entry is not None else None)
+            self._entries[key] = Entry(result, bindings, saver)
+            log.info("graph %s at revision %s", key[1], topology.revision)
+            self._warn_unserved(key, result.topology, bindings)
+        for listener in self._graph_listeners:
+            listener()
+
+    def _bindings_of(self, key: GraphKey) -> Bindings:
+        tenant, graph = key
+        found = self._graphs.items[keys.bindings(tenant, graph).removeprefix(keys.graphs())]
+        assert isinstance(found, Bindings)
+        return found
+
+    def _prepare_all(self, bindings: Bindings) -> None:
         for binding in bindings.nodes.values():
             if binding.subject not in self._consumers:
                 asyncio.get_running_loop().create_task(self._prepare(binding.subject))
@@ -188,23 +278,11 @@ class Catalog:
         except MeshError as exc:
             log.warning("consumer for %s: %s", subject, exc)
 
-    @staticmethod
-    def _load(topology: Topology, saver: InMemorySaver) -> LoadedGraph:
-        loaded = load(topology.source, tenant=topology.tenant, name=topology.graph, saver=saver)
-        saver.serde = loaded.serde.serializer
-        if loaded.topology.revision != topology.revision:
-            raise MeshError(
-                ErrorCode.GRAPH_CHANGED,
-                f"graph {topology.graph!r}: the code at {topology.source} has revision"
-                f" {loaded.topology.revision}, published is {topology.revision}",
-            )
-        return loaded
-
-    def _warn_unserved(self, key: GraphKey, bindings: Bindings) -> None:
+    def _warn_unserved(self, key: GraphKey, topology: Topology, bindings: Bindings) -> None:
         missing = [
             node
-            for node, binding in bindings.nodes.items()
-            if not self.is_served(*key, node, binding.release)
+            for node in topology.nodes
+            if not self.is_served(*key, node, bindings.nodes[node].release)
         ]
         if missing:
             log.warning("graph %s: nobody serves %s yet", key[1], ", ".join(missing))
@@ -216,5 +294,17 @@ class Catalog:
                 tenant, graph, node, _ = keys.names(key)
                 served[(tenant, graph, node, record.release)] += 1
         self._served = served
-        for listener in self._listeners:
+        for listener in self._agent_listeners:
             listener()
+
+
+def _saver(loaded: LoadedGraph, before: InMemorySaver | None) -> InMemorySaver:
+    """Where a revision keeps its checkpoints: with all others of its graph.
+
+    Each revision decodes by the types of its own schemas.
+    """
+    saver = InMemorySaver(serde=loaded.serde.serializer)
+    if before is not None:
+        saver.storage, saver.writes, saver.blobs = before.storage, before.writes, before.blobs
+    loaded.compiled.checkpointer = saver
+    return saver

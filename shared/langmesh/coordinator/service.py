@@ -65,7 +65,6 @@ class Coordinator:
         )
         await ensure_consumer(bus, SUBMIT_CONSUMER)
         _, key = await capability_key(etcd)
-        record = records.encode(service.record("ready", capacity=settings.max_runs))
         where = keys.coordinator(settings.tenant, service.instance)
         async with (
             ownership(etcd, service.instance, service.stop.set),
@@ -88,8 +87,11 @@ class Coordinator:
             async with (
                 admission.run(),
                 Rpc(bus, admission, catalog).server(service.instance),
-                Registration(etcd, {where: record}) as registration,
+                Registration(etcd, {where: _record(service, catalog)}) as registration,
             ):
+                catalog.on_graphs_changed(
+                    lambda: registration.replace(where, _record(service, catalog))
+                )
                 await registration.wait_up(_REGISTERED_S)
                 log.info("durability profile: process-crash; run state in memory")
                 with service.announced():
@@ -100,3 +102,16 @@ class Coordinator:
             topology = load(str(source), tenant=tenant).topology
             await directory.publish(etcd, topology, release=release)
             log.info("published %s at revision %s", topology.graph, topology.revision)
+
+
+def _record(service: Service, catalog: Catalog) -> bytes:
+    """The registration, which tells who publishes a graph what becomes of it."""
+    tenant = service.settings.tenant
+    return records.encode(
+        service.record(
+            "ready",
+            capacity=service.settings.max_runs,
+            graphs=catalog.revisions(tenant),
+            problems=catalog.problems(tenant),
+        )
+    )

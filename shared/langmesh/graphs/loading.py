@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph.state import CompiledStateGraph, StateGraph
 from langgraph.types import RetryPolicy
 
@@ -38,13 +37,7 @@ class LoadedGraph:
         return compat.managed_of(self.compiled)
 
 
-def load(
-    source: str,
-    *,
-    tenant: str,
-    name: str | None = None,
-    saver: BaseCheckpointSaver[Any] | None = None,
-) -> LoadedGraph:
+def load(source: str, *, tenant: str, name: str | None = None) -> LoadedGraph:
     """Import a graph and describe it.
 
     Args:
@@ -54,7 +47,6 @@ def load(
         tenant: Tenant that the graph belongs to.
         name: Name of the graph in the mesh; by default the module's last part, or the attribute
             where the module is called ``graph``, ``app`` or ``main``.
-        saver: Where checkpoints go.
 
     Raises:
         MeshError: GRAPH_IMPORT_FAILED or GRAPH_NOT_SUPPORTED.
@@ -80,8 +72,6 @@ def load(
         *([builder.context_schema] if builder.context_schema is not None else []),
     ]
     serde = Serde(compat.serde_allowlist(schemas, dict(builder.channels)))
-    if saver is not None:
-        graph.checkpointer = saver
     return LoadedGraph(
         topology=describe(graph, source=source, tenant=tenant, name=name or named.name),
         compiled=graph,

@@ -64,6 +64,10 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         body = msgspec.json.encode(msgspec.structs.replace(self, revision=""), order="sorted")
         return msgspec.structs.replace(self, revision=hashlib.sha256(body).hexdigest()[:12])
 
+    def around(self, node: str) -> tuple[NodeSpec | None, list[Join]]:
+        """What decides where a node leads; equal in revisions that treat the node alike."""
+        return self.nodes.get(node), [join for join in self.joins if node in join.sources]
+
     def subject(self, node: str, release: str) -> str:
         """Where the tasks of a release of a node go by default."""
         return subjects.execution(self.tenant, self.graph, node, release)

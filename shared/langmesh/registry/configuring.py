@@ -83,7 +83,7 @@ async def change(etcd: Etcd, target: Target, edit: Callable[[bytes], bytes]) -> 
         encoded = policies.encode(policy)
         entry = Change(
             changed_at=clock.now_iso(),
-            changed_by=_who(),
+            changed_by=operator(),
             policy=None if empty else msgspec.json.decode(encoded),
         )
         known = sorted((await etcd.list(history)).entries)
@@ -136,7 +136,8 @@ async def roll_back(etcd: Etcd, target: Target, revision: int) -> int:
     )
 
 
-def _who() -> str:
+def operator() -> str:
+    """Who runs this process, as ``user@host``."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):

@@ -50,6 +50,16 @@ def routes(tenant: str, graph: str) -> str:
     return graphs(tenant, graph) + "routes/"
 
 
+def publication(tenant: str, graph: str, revision: str) -> str:
+    """When a revision of a graph was published; a ``Publication``."""
+    return publications(tenant, graph) + to_token(revision, field="revision")
+
+
+def publications(tenant: str, graph: str) -> str:
+    """When the revisions of a graph were published."""
+    return graphs(tenant, graph) + "publications/"
+
+
 def bindings(tenant: str, graph: str) -> str:
     """Where the graph's nodes are served now; a ``Bindings``."""
     return graphs(tenant, graph) + "bindings"

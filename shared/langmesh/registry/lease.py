@@ -176,12 +176,20 @@ class Registration:
             if len(self._entries) != 1:
                 raise KeyError("name one of several keys")
             key = next(iter(self._entries))
+        self.replace(key, value)
+        await self._wait_written(self._wanted, timeout_s)
+
+    def replace(self, key: str, value: bytes) -> None:
+        """Give a key a new value under the same lease, as soon as etcd takes it.
+
+        Raises:
+            KeyError: The key is not one of this registration's.
+        """
         if key not in self._entries:
             raise KeyError(key)
         self._entries[key] = value
         self._wanted += 1
         self._update.set()
-        await self._wait_written(self._wanted, timeout_s)
 
     async def _keep(self) -> None:
         pause_s = _PAUSE_FIRST_S

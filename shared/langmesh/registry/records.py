@@ -42,6 +42,11 @@ class ServiceRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """Graph that the agent serves; empty for a coordinator."""
     node: str = ""
     """Node that the agent serves; empty for a coordinator."""
+    graphs: dict[str, str] = {}
+    """Of a coordinator: the revision that new runs take, by graph."""
+    problems: dict[str, str] = {}
+    """Of a coordinator: ``REVISION: reason`` of what was published and cannot be loaded, by graph.
+    """
 
 
 class Binding(
@@ -64,9 +69,19 @@ class Bindings(
     revision: Text
     """The topology that new runs take."""
     nodes: dict[Text, Binding]
+    """Also nodes that only earlier revisions have, for runs that are under way."""
 
 
-def encode(record: ServiceRecord | Bindings) -> bytes:
+class Publication(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """When a revision of a graph became the one that new runs take, the last time."""
+
+    published_at: str
+    """RFC 3339 in UTC."""
+    published_by: str
+    """Who, as ``user@host``."""
+
+
+def encode(record: ServiceRecord | Bindings | Publication) -> bytes:
     """The document of a record.
 
     Raises:
@@ -82,6 +97,15 @@ def decode_service(document: bytes) -> ServiceRecord:
         MeshError: MALFORMED_BODY, or INVALID_FIELD naming the field.
     """
     return decode_json(ServiceRecord, document)
+
+
+def decode_publication(document: bytes) -> Publication:
+    """Decode when a revision was published.
+
+    Raises:
+        MeshError: MALFORMED_BODY, or INVALID_FIELD naming the field.
+    """
+    return decode_json(Publication, document)
 
 
 def decode_bindings(document: bytes) -> Bindings:

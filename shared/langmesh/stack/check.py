@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from langmesh.errors import ErrorCode, MeshError
-from langmesh.stack.imports import Imports, files_of, own_files
+from langmesh.graphs.reimport import own_files
+from langmesh.stack.imports import Imports, files_of
 
 if TYPE_CHECKING:
     from langmesh.graphs.loading import LoadedGraph

@@ -6,21 +6,12 @@ import builtins
 import contextlib
 import importlib.util
 import sys
-import sysconfig
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-import langmesh
-
-_INSTALLED: Final = frozenset(
-    Path(folder).resolve()
-    for folder in (
-        *(sysconfig.get_path(scheme) for scheme in ("stdlib", "purelib", "platlib")),
-        *langmesh.__path__,
-    )
-)
+from langmesh.graphs.reimport import own_files
 
 
 class Imports:
@@ -79,9 +70,3 @@ def files_of(modules: Iterable[str]) -> set[Path]:
     """The files of those modules that are imported and have one, but for what is installed."""
     files = (getattr(sys.modules.get(name), "__file__", None) for name in modules)
     return own_files(file for file in files if file)
-
-
-def own_files(files: Iterable[str]) -> set[Path]:
-    """Files as absolute paths, but for those of Python itself and of what is installed."""
-    found = {Path(file).resolve() for file in files if not file.startswith("<")}
-    return {file for file in found if not _INSTALLED & set(file.parents)}
