@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from langmesh.errors import ErrorCode, MeshError
-from langmesh.graphs import sources
 from langmesh.graphs.loading import load
 from langmesh.graphs.sources import default_name, find, parse_source
 

@@ -85,9 +85,7 @@ def test_what_differs_is_named():
     )
     assert difference(FIRST, FIRST) == []
     assert difference(FIRST, after) == [
-        Difference(
-            kind="changed", what="node a", before="b", after="c (join) · [pick] → c | end"
-        ),
+        Difference(kind="changed", what="node a", before="b", after="c (join) · [pick] → c | end"),
         Difference(kind="removed", what="node b", before="end"),
         Difference(kind="added", what="node c", after="end"),
         Difference(kind="added", what="node a: timeout_s", after="9"),

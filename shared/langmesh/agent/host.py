@@ -18,7 +18,7 @@ from langmesh.bus import Bus, connect
 from langmesh.bus.blobs import Blobs
 from langmesh.bus.pull import PullConsumer
 from langmesh.errors import MeshError
-from langmesh.graphs.directory import locate
+from langmesh.graphs.directory import locate, revisions
 from langmesh.graphs.loading import LoadedGraph, load
 from langmesh.registry import keys, policies, records
 from langmesh.registry.etcd import Etcd
@@ -205,8 +205,22 @@ def _configure(
 
 
 async def _load(etcd: Etcd, tenant: str, graph: str) -> LoadedGraph:
+    """Import a graph; if its newest revision cannot be, one that runs may still be at.
+
+    Raises:
+        MeshError: Why the newest revision cannot be imported, if no other can either.
+    """
     name, source = await locate(etcd, tenant=tenant, graph=graph)
-    return load(source, tenant=tenant, name=name)
+    try:
+        return load(source, tenant=tenant, name=name)
+    except MeshError as exc:
+        if ":" in graph:
+            raise
+        log.warning("%s", exc)
+        for other in await revisions(etcd, tenant=tenant, graph=name):
+            with contextlib.suppress(MeshError):
+                return load(other.topology.source, tenant=tenant, name=name)
+        raise
 
 
 def serve_nodes(graph: str, nodes: Sequence[str]) -> None:

@@ -22,7 +22,7 @@ from langmesh.bus.streams import ensure_streams
 from langmesh.cli import reloads
 from langmesh.cli.arguments import port
 from langmesh.cli.demo import has_demo
-from langmesh.cli.terminal import say, say_json, styled
+from langmesh.cli.terminal import say, say_error, say_json, styled
 from langmesh.errors import ErrorCode, MeshError
 from langmesh.settings import Settings, load
 from langmesh.stack import spec, state
@@ -108,7 +108,10 @@ async def command(args: argparse.Namespace, settings: Settings) -> int:
         etcd_port=args.etcd_port,
     ) as stack:
         ready = _ready(stack, settings, specs, _names(project) if project is not None else ())
-        await _stay(stack, specs, ready, reloader, stop, as_json=args.json)
+        # With a reloader, new nodes of the project's own graphs are its business.
+        own = set(_names(project)) if project is None or reloader is not None else set[str]()
+        serving = _serve_published(stack, settings, own, as_json=args.json)
+        await _stay(stack, specs, ready, serving, reloader, stop, as_json=args.json)
         if stack.failed.done():
             raise stack.failed.result()
         if not args.json:
@@ -120,6 +123,7 @@ async def _stay(
     stack: Stack,
     specs: Sequence[ServiceSpec],
     becoming_ready: Coroutine[Any, Any, list[ServiceSpec]],
+    serving: Coroutine[Any, Any, None],
     reloader: Reloader | None,
     stop: asyncio.Event,
     *,
@@ -135,6 +139,7 @@ async def _stay(
         if ready.done():
             services = [*specs, *await ready]
             state.write(stack.home, stack.state)
+            following.append(asyncio.create_task(serving, name="serve what is published"))
             _announce(stack.state, as_json=as_json)
             if reloader is not None:
                 run = reloader.run(stack, services)
@@ -144,6 +149,27 @@ async def _stay(
         for task in (ready, stopped, *following):
             task.cancel()
         await asyncio.gather(ready, *following, return_exceptions=True)
+        serving.close()
+
+
+async def _serve_published(
+    stack: Stack, settings: Settings, own: set[str], *, as_json: bool
+) -> None:
+    """Start agents for graphs that are published while the mesh is up."""
+    from langmesh.stack.agents import serve_published
+
+    def report(item: ServiceSpec, problem: MeshError | None) -> None:
+        if problem is not None:
+            say_error(problem, as_json=as_json)
+        elif as_json:
+            say_json({"started": {"service": item.name, "graph": item.args[0]}})
+        else:
+            say(f"started an agent for {item.name} of {item.args[0]}")
+
+    try:
+        await serve_published(stack, settings, without=own, report=report)
+    except MeshError as exc:
+        say_error(exc, as_json=as_json)
 
 
 def _project(sources: Sequence[str], folder: Path) -> Project | None:

@@ -159,7 +159,11 @@ class Catalog:
     def problems(self, tenant: str) -> dict[str, str]:
         """Why the newest revision of a graph is not taken: ``REVISION: reason``, by graph."""
         found = self._problems.items()
-        return {name: f"{revision}: {exc}" for (of, name), (revision, exc) in found if of == tenant}
+        return {
+            name: f"{revision}: {exc.message}"
+            for (of, name), (revision, exc) in found
+            if of == tenant
+        }
 
     @staticmethod
     def _decode_agent(key: str, document: bytes) -> ServiceRecord:

@@ -77,6 +77,11 @@ def _without_own_modules(source: str) -> Iterator[None]:
         for name in (set(sys.modules) - before) | (names & sys.modules.keys()):
             del sys.modules[name]
         sys.modules.update(taken)
+        for name, module in taken.items():
+            # An import also makes a module its package's attribute.
+            package, _, last = name.rpartition(".")
+            if package in sys.modules:
+                setattr(sys.modules[package], last, module)
         raise
 
 

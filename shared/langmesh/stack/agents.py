@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Final
 
+from langmesh.errors import MeshError
 from langmesh.graphs import directory
 from langmesh.graphs.topology import Topology
 from langmesh.registry import keys
@@ -14,6 +19,8 @@ from langmesh.settings import Settings
 from langmesh.stack import spec
 from langmesh.stack.spec import ServiceSpec
 from langmesh.stack.supervisor import Stack
+
+_LISTED_S: Final = 30.0
 
 
 async def start_agents(
@@ -31,6 +38,47 @@ async def start_agents(
     for item in specs:
         stack.start(item)
     return specs
+
+
+async def serve_published(
+    stack: Stack,
+    settings: Settings,
+    *,
+    without: AbstractSet[str],
+    report: Callable[[ServiceSpec, MeshError | None], None],
+) -> None:
+    """Start an agent for every node of what is published from now on, until cancelled.
+
+    Args:
+        stack: A stack that is ready.
+        settings: Its settings.
+        without: Graphs that have their agents from elsewhere.
+        report: Told of each agent that was started, and why one cannot be kept running.
+    """
+    async with (
+        Etcd(stack.state.etcd_endpoints) as etcd,
+        View(etcd, keys.graphs(settings.tenant), _decode) as view,
+    ):
+        await view.wait_ready(_LISTED_S)
+        before = view.revision
+        served: set[tuple[str, str]] = set()
+        changed = asyncio.Event()
+        view.subscribe(changed.set)
+        while True:
+            await changed.wait()
+            changed.clear()
+            for graph, topology in _current(view.items).items():
+                key = keys.bindings(settings.tenant, graph).removeprefix(
+                    keys.graphs(settings.tenant)
+                )
+                if graph in without or view.written(key) <= before:
+                    continue
+                for node in topology.nodes:
+                    if (graph, node) not in served:
+                        served.add((graph, node))
+                        item = spec.agent(graph, node)
+                        stack.start(item, on_failure=functools.partial(report, item))
+                        report(item, None)
 
 
 def _decode(key: str, document: bytes) -> Topology | Bindings | None:

@@ -58,6 +58,12 @@ def agents(graphs: Mapping[str, Iterable[str]]) -> list[ServiceSpec]:
     ]
 
 
+def agent(graph: str, node: str) -> ServiceSpec:
+    """A generic host for one node."""
+    label = f"{to_token(graph, field='graph')}.{to_token(node, field='node')}"
+    return ServiceSpec(name=node, module="langmesh.agent", args=(graph, node), label=label)
+
+
 RESEARCH_GRAPH = "research.graph:graph"
 
 

@@ -59,12 +59,19 @@ class Stack:
     _keepers: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     _leaving: set[asyncio.Task[None]] = field(default_factory=set)
 
-    def start(self, spec: ServiceSpec) -> None:
-        """Start all replicas of a service and keep them running."""
+    def start(
+        self, spec: ServiceSpec, *, on_failure: Callable[[MeshError], None] | None = None
+    ) -> None:
+        """Start all replicas of a service and keep them running.
+
+        Args:
+            spec: The service.
+            on_failure: Called when it cannot be kept running, instead of the stack's own.
+        """
         for label in spec.labels:
             child = self._spawn(label, spec)
-            keeper = asyncio.create_task(self._keep(label, spec, child), name=f"keep {label}")
-            self._keepers[label] = keeper
+            keeping = self._keep(label, spec, child, on_failure or self._give_up)
+            self._keepers[label] = asyncio.create_task(keeping, name=f"keep {label}")
 
     def stop(self, spec: ServiceSpec) -> None:
         """Tell all replicas of a service to drain and end; they no longer count as ready."""
@@ -110,7 +117,13 @@ class Stack:
         self._children[label] = child
         return child
 
-    async def _keep(self, label: str, spec: ServiceSpec, child: Child) -> None:
+    async def _keep(
+        self,
+        label: str,
+        spec: ServiceSpec,
+        child: Child,
+        give_up: Callable[[MeshError], None],
+    ) -> None:
         quick_deaths = 0
         while True:
             started = monotonic()
@@ -120,7 +133,7 @@ class Stack:
             end = _end_of(child)
             if not end.retryable or quick_deaths >= _QUICK_DEATHS_MAX:
                 what = f"service {label} ended with exit code {code}: {end.message}"
-                self._give_up(MeshError(end.code, what, remedy=end.remedy))
+                give_up(MeshError(end.code, what, remedy=end.remedy))
                 return
             log.warning("service %s ended with exit code %s and is started again", label, code)
             await asyncio.sleep(_RESTART_PAUSE_S)
