@@ -1,9 +1,11 @@
-"""``langmesh bench``: steps per second beside LangGraph in one process and a bare durable hop."""
+"""``langmesh bench``: figures that hold for this machine, as ratios within one run."""
 
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
+from langmesh.bench.configuration import configuration_in_force
 from langmesh.bench.measure import chain_on_mesh
 from langmesh.cli.arguments import positive
 from langmesh.cli.terminal import say, say_json, table
@@ -12,32 +14,51 @@ from langmesh.settings import Settings
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("which", choices=["chain"], help="graph to measure")
+    parser.add_argument(
+        "which",
+        choices=["chain", "config"],
+        help="chain: steps per second beside LangGraph in one process and a bare durable hop;"
+        " config: until a change of configuration counts in all agents",
+    )
     parser.add_argument("--steps", type=positive, default=10, help="nodes in the chain")
     parser.add_argument("--concurrency", type=positive, default=64, help="runs at once")
     parser.add_argument(
         "--runs", type=positive, help="runs in all; enough for some seconds if not given"
     )
-
     parser.add_argument(
-        "--agents", type=positive, help="agent processes; one per two cores if not given"
+        "--agents",
+        type=positive,
+        help="agent processes; chain: one per two cores if not given; config: 50",
     )
+    parser.add_argument("--rounds", type=positive, default=10, help="changes of configuration")
 
 
 async def command(args: argparse.Namespace, settings: Settings) -> int:
     """Run the benchmark and print its figures."""
     if not args.json:
-        say("measuring; this takes about half a minute …")
-    figures = await chain_on_mesh(
-        settings,
-        steps=args.steps,
-        concurrency=args.concurrency,
-        runs=args.runs,
-        agents=args.agents,
-    )
+        say("measuring; this takes a minute or so …")
+    if args.which == "config":
+        figures = await configuration_in_force(
+            settings, instances=args.agents or 50, rounds=args.rounds
+        )
+    else:
+        figures = await chain_on_mesh(
+            settings,
+            steps=args.steps,
+            concurrency=args.concurrency,
+            runs=args.runs,
+            agents=args.agents,
+        )
     if args.json:
         say_json(figures)
-        return 0
+    elif args.which == "config":
+        _show_config(figures)
+    else:
+        _show_chain(figures)
+    return 0
+
+
+def _show_chain(figures: dict[str, Any]) -> None:
     single = figures["single"]
     say(f"mesh       {figures['steps_per_s']:>8} steps/s at {figures['concurrency']} runs")
     say(f"LangGraph  {figures['langgraph']['steps_per_s']:>8} steps/s in one process, no saver")
@@ -49,4 +70,11 @@ async def command(args: argparse.Namespace, settings: Settings) -> int:
     rows = [(name, f"{us} µs") for name, us in figures["cpu_us_per_step"].items()]
     for line in table(("PROCESS", "CPU PER STEP"), rows):
         say(line)
-    return 0
+
+
+def _show_config(figures: dict[str, Any]) -> None:
+    say(f"{figures['rounds']} changes in {figures['instances']} agent processes")
+    for name in ("p50", "p99", "max"):
+        say(f"in force   {figures[f'in_force_ms_{name}']:>8} ms {name}")
+    say(f"raw watch  {figures['raw_watch_ms_p50']:>8} ms p50")
+    say(f"ratio      {figures['ratio_to_raw_watch']:>8}")

@@ -69,7 +69,10 @@ _COMMANDS = {
     ),
     "trace": _Command("show the span tree of a run", ("trace run-0a1b2c3d-7",)),
     "demo": _Command("answer a question with the research mesh", ("demo 'What is a decorator?'",)),
-    "bench": _Command("measure steps per second", ("bench chain --steps 10 --concurrency 64",)),
+    "bench": _Command(
+        "measure the mesh on this machine",
+        ("bench chain --steps 10 --concurrency 64", "bench config --agents 50"),
+    ),
     "test": _Command("run the tests", ("test tests/wire -k names",)),
 }
 
