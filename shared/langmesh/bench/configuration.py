@@ -90,7 +90,8 @@ async def _changes(etcd: Etcd, tenant: str, instances: int, rounds: int) -> list
     times: list[float] = []
     async with View(etcd, keys.agents(tenant, _GRAPH, _NODE), decode) as view:
         await view.wait_for(lambda items: len(items) == instances, _IN_FORCE_S)
-        for wanted in range(20, 20 + rounds):
+        for number in range(rounds):
+            wanted = 20 + number
             seen.clear()
             started = monotonic()
             await configuring.change(etcd, Target(tenant, _GRAPH, _NODE), policy)
