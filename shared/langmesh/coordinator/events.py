@@ -2,13 +2,18 @@
 
 Each event is appended under the condition that the one before it is still the subject's last (rule
 R10), so that two coordinators that both believe to own a run cannot both write.
+
+Events trail the run. So that none is lost with its coordinator, each entry of the thread's log
+carries the events that were not stored when it was made (:meth:`EventWriter.unstored`). A successor
+stores those first, and does not tell again what the run had told beyond its log (``told``).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Hashable, Iterable
 from typing import Any, Final
 
 import msgspec
@@ -18,7 +23,14 @@ from langmesh.bus.blobs import Blobs
 from langmesh.clock import now_iso
 from langmesh.errors import ErrorCode, MeshError
 from langmesh.wire import codec
-from langmesh.wire.messages import Event
+from langmesh.wire.messages import (
+    Event,
+    StreamPart,
+    TaskEnded,
+    TaskRestarted,
+    TaskStarted,
+    TaskWaiting,
+)
 from langmesh.wire.streams import EVENT
 
 log = logging.getLogger(__name__)
@@ -27,6 +39,26 @@ _QUEUE_MAX: Final = 256
 _RETRY_S: Final = 0.25
 _PATIENCE_S: Final = 0.0005
 """An event waits this long, so that the task that it tells of is on its way first."""
+
+
+Told = tuple[Hashable, ...]
+"""What makes two events of a run say the same."""
+
+
+def told(event: Event) -> Told:
+    """What an event says, whoever numbered it and when."""
+    match event:
+        case TaskStarted() | TaskRestarted():
+            return type(event), event.task_id, event.attempt
+        case TaskWaiting() | TaskEnded():
+            return type(event), event.task_id
+        case StreamPart(mode="debug", data=dict() as data):
+            said = {name: value for name, value in data.items() if name != "timestamp"}
+            return StreamPart, event.mode, codec.project_json(said)
+        case StreamPart():
+            return StreamPart, event.mode, codec.project_json(event.data)
+        case _:
+            return (type(event),)
 
 
 class Usurped(Exception):
@@ -48,6 +80,7 @@ class EventWriter:
         thread_id: str,
         seq: int = 0,
         last: int = 0,
+        told: Counter[Told] | None = None,
     ) -> None:
         self._bus = bus
         self._subject = subject
@@ -55,7 +88,10 @@ class EventWriter:
         self._thread_id = thread_id
         self._seq = seq
         self._last = last
-        self._queue: deque[Event] = deque()
+        self._told = told if told is not None else Counter()
+        self._queue: deque[bytes | Event] = deque()
+        """Encoded events, but for those that are too large as they are."""
+        self._large = 0
         self._body: bytes | None = None
         """The event on its way."""
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
@@ -68,18 +104,48 @@ class EventWriter:
         """Where the events go."""
         return self._subject
 
+    @property
+    def seq(self) -> int:
+        """Number of the last event."""
+        return self._seq
+
     def emit(self, kind: type[Event], **fields: Any) -> None:
-        """Queue an event; its number and time are those of this call."""
-        self._seq += 1
-        self._queue.append(
-            kind(
-                seq=self._seq,
-                run_id=self._run_id,
-                thread_id=self._thread_id,
-                time=now_iso(),
-                **fields,
-            )
+        """Queue an event; its number, time and contents are those of this call.
+
+        An event that a coordinator before has told is left out.
+        """
+        event = kind(
+            seq=self._seq + 1,
+            run_id=self._run_id,
+            thread_id=self._thread_id,
+            time=now_iso(),
+            **fields,
         )
+        if self._told and self._told[key := told(event)] > 0:
+            self._told[key] -= 1
+            return
+        self._seq += 1
+        try:
+            self._queue.append(codec.encode_json(event))
+        except MeshError:
+            self._queue.append(event)
+            self._large += 1
+        self._wake()
+
+    def tell_again(self, bodies: Iterable[bytes]) -> None:
+        """Queue events that a coordinator before had numbered and not stored."""
+        self._queue.extend(bodies)
+        self._seq += len(self._queue)
+        self._wake()
+
+    async def unstored(self) -> list[bytes]:
+        """The events that are not known to be stored, encoded, in their order."""
+        if self._large or self._repair is not None:
+            await self.flush()
+        queued = [body for body in self._queue if isinstance(body, bytes)]
+        return queued if self._body is None else [self._body, *queued]
+
+    def _wake(self) -> None:
         if self._body is None and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_PATIENCE_S, self._next)
 
@@ -116,13 +182,12 @@ class EventWriter:
             self._timer = None
         if self._body is not None or not self._queue or self.usurped or self._repair is not None:
             return
-        event = self._queue.popleft()
-        try:
-            self._body = codec.encode_json(event)
-        except MeshError as exc:
-            self._repair = asyncio.get_running_loop().create_task(self._shrink(event, exc))
-            return
-        self._send()
+        body = self._queue.popleft()
+        if isinstance(body, bytes):
+            self._body = body
+            self._send()
+        else:
+            self._repair = asyncio.get_running_loop().create_task(self._shrink(body))
 
     def _send(self) -> None:
         assert self._body is not None
@@ -168,8 +233,13 @@ class EventWriter:
                 if not future.done():
                     future.set_result(None)
 
-    async def _shrink(self, event: Event, problem: MeshError) -> None:
+    async def _shrink(self, event: Event) -> None:
         """Move what is too large for a message to the object store."""
+        problem = MeshError(ErrorCode.INTERNAL, "the event cannot be told")
+        try:
+            codec.encode_json(event)
+        except MeshError as exc:
+            problem = exc
         field = next((f for f in ("output", "data", "interrupts") if hasattr(event, f)), None)
         replacement: Any = {"error": problem.message}
         if field is not None and problem.code == ErrorCode.PAYLOAD_TOO_LARGE:
@@ -186,4 +256,5 @@ class EventWriter:
             event = msgspec.structs.replace(event, **{field: replacement})
         self._body = codec.encode_json(event)
         self._repair = None
+        self._large -= 1
         self._send()
