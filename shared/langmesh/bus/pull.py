@@ -36,6 +36,7 @@ class Delivery:
     """
 
     __slots__ = (
+        "_acked",
         "_done",
         "_puller",
         "body",
@@ -55,11 +56,19 @@ class Delivery:
         self.stream_seq = info.stream_seq
         self.deliveries = info.deliveries
         self._puller = puller
+        self._acked = False
         self._done = False
 
     def ack(self) -> None:
         """Remove the message for good."""
-        self._finish(b"")
+        self.remove()
+        self._finish(None)
+
+    def remove(self) -> None:
+        """Remove the message for good and keep its place until :meth:`ack`."""
+        if not (self._acked or self._done):
+            self._acked = True
+            self._puller.bus.send(self.reply, b"")
 
     def release(self, delay_s: float = 0.0) -> None:
         """Give the message back, to be delivered again after the delay."""
@@ -73,10 +82,11 @@ class Delivery:
         """Restart the broker's acknowledgement timer."""
         self._puller.bus.send(self.reply, b"+WPI")
 
-    def _finish(self, body: bytes) -> None:
+    def _finish(self, body: bytes | None) -> None:
         if not self._done:
             self._done = True
-            self._puller.bus.send(self.reply, body)
+            if body is not None and not self._acked:
+                self._puller.bus.send(self.reply, body)
             self._puller.freed()
 
 

@@ -1,8 +1,8 @@
 """From submissions to runs: decode, check, number, queue per thread, drive, acknowledge.
 
-A submission stays unacknowledged until its run is over or waits for a human: run state lives in
-this coordinator's memory, so if the coordinator dies, the broker hands the submission to the next
-one, which begins the run anew under the same ids (ADR 0005).
+A submission stays unacknowledged until its run's beginning is in the thread's log. From then on the
+log is enough to finish the run, whoever owns the thread (ADR 0012); :meth:`Admission.take_over`
+goes on with what another owner began.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import asyncio
 import contextlib
 import logging
 import sys
-from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -21,11 +20,15 @@ from langmesh.bus.pull import Delivery, PullConsumer
 from langmesh.clock import now_iso
 from langmesh.coordinator.decisions import Decisions
 from langmesh.coordinator.events import EventWriter, Usurped
-from langmesh.coordinator.run import Engine, Run
+from langmesh.coordinator.mark import Mark
+from langmesh.coordinator.revival import revived
+from langmesh.coordinator.run import Again, Run, Submitted
+from langmesh.coordinator.tasks import Engine
+from langmesh.coordinator.threads import Thread, Threads
 from langmesh.errors import ErrorCode, MeshError
 from langmesh.telemetry import attributes
 from langmesh.wire import codec, subjects
-from langmesh.wire.messages import RunAccepted, RunEnded, RunRejected, Submission
+from langmesh.wire.messages import RunAccepted, RunEnded, RunRejected
 from langmesh.wire.names import NAME_BYTES_MAX, to_token
 from langmesh.wire.streams import EVENT, SUBMIT, SUBMIT_CONSUMER
 
@@ -34,54 +37,31 @@ log = logging.getLogger(__name__)
 _KEEP_ALIVE_S: Final = SUBMIT_CONSUMER.ack_wait_s / 3
 _RETRY_S: Final = 1.0
 
-ThreadKey = tuple[str, str]
-
 
 @dataclass(slots=True, eq=False)
 class Live:
     """A run that is queued or driven here; one that goes on after an interrupt is a new one."""
 
     run: Run
-    delivery: Delivery
+    key: object
+    """What it is known by: its submission's stream sequence, or the run of another owner."""
+    delivery: Delivery | None
+    """The submission's; None for a run that another owner began."""
     queued: bool = True
     over: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the run's end or its interrupt is stored, or another coordinator has the run."""
 
 
-@dataclass(slots=True)
-class _Thread:
-    """One thread's queue: its runs go one after the other."""
-
-    waiting: deque[Live] = field(default_factory=deque)
-    active: Live | None = None
-    held: bool = False
-    """Whether something else than a run works on the thread's state."""
-    latest: Run | None = None
-    """The run that was driven last; a resume command continues it while it asks."""
-    graphs: set[str] = field(default_factory=set)
-
-    @property
-    def asking(self) -> bool:
-        """Whether the thread waits for a human."""
-        return self.latest is not None and self.latest.asking
-
-    @property
-    def busy(self) -> bool:
-        """Whether a run that comes must wait."""
-        return self.held or self.active is not None
-
-
 class Admission:
     """Takes submissions and drives their runs."""
 
-    def __init__(self, bus: Bus, engine: Engine, *, max_runs: int, threads_max: int) -> None:
+    def __init__(self, bus: Bus, engine: Engine, threads: Threads, *, max_runs: int) -> None:
         self._bus = bus
         self._engine = engine
-        self._threads: OrderedDict[ThreadKey, _Thread] = OrderedDict()
-        self._threads_max = threads_max
+        self.threads = threads
         self._held: dict[int, list[Delivery]] = {}
-        self._live: dict[int, Live] = {}
-        self._lent: dict[int, contextlib.ExitStack] = {}
+        self._live: dict[object, Live] = {}
+        self._lent: dict[object, contextlib.ExitStack] = {}
         self.decisions: Decisions[Run] = Decisions()
         """What becomes of submissions, for who waits in this process."""
         self._doubtful_until = 0
@@ -98,7 +78,7 @@ class Admission:
 
     @contextlib.asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
-        """Admit while the block runs; at its end, unfinished runs go back to the broker."""
+        """Admit while the block runs; at its end, others go on with unfinished runs."""
         info = await self._bus.api(f"STREAM.INFO.{SUBMIT.name}")
         # Sequences start again when the stream is made anew; its age keeps derived ids unique.
         self._epoch = _epoch(info["created"])
@@ -116,6 +96,7 @@ class Admission:
             for task in (*workers, *self._drivers):
                 task.cancel()
             await asyncio.gather(*workers, *self._drivers, return_exceptions=True)
+            self.threads.close()
             for held in self._held.values():
                 for each in held:
                     each.release()
@@ -127,37 +108,75 @@ class Admission:
                 return live
         return None
 
-    def asking(self, tenant: str, graph: str, thread: str) -> Run | None:
-        """The run with which a thread waits for a human."""
-        found = self._threads.get((tenant, thread))
-        run = found.latest if found is not None else None
-        return run if run is not None and run.graph == graph and run.asking else None
-
     def cancel(self, live: Live) -> None:
         """Call a run off; nothing happens if its last event is on its way."""
         live.run.call_off()
         if live.queued:
-            thread = self._threads[(live.run.tenant, live.run.thread)]
-            thread.waiting.remove(live)
-            self._start(thread, live)
+            live.run.thread.waiting.remove(live)
+            self._start(live)
 
-    @contextlib.contextmanager
-    def holding(self, tenant: str, graph: str, thread_id: str) -> Iterator[None]:
+    @contextlib.asynccontextmanager
+    async def holding(self, tenant: str, thread_id: str) -> AsyncIterator[Thread]:
         """Let the runs of a thread wait while the block works on its state.
 
         Raises:
-            MeshError: BUSY while a run or another such block is at work.
+            MeshError: BUSY while a run or another such block is at work; as ``Threads.using``.
         """
-        thread = self._threads.setdefault((tenant, thread_id), _Thread())
-        if thread.busy:
-            raise MeshError(ErrorCode.BUSY, f"thread_id: a run is active on {thread_id[:100]!r}")
-        thread.held = True
-        thread.graphs.add(graph)
-        try:
-            yield
-        finally:
-            thread.held = False
-            self._next(thread)
+        async with self.threads.using(tenant, thread_id) as thread:
+            last = (await thread.journal()).last
+            if thread.busy or (last is not None and last.phase == "running"):
+                raise MeshError(
+                    ErrorCode.BUSY, f"thread_id: a run is active on {thread_id[:100]!r}"
+                )
+            thread.held = True
+            try:
+                yield thread
+            finally:
+                thread.held = False
+                self._next(thread)
+
+    async def asking(self, tenant: str, graph: str, thread_id: str) -> Run | None:
+        """The run with which a thread waits for a human.
+
+        Raises:
+            MeshError: As ``Threads.using``.
+        """
+        async with self.threads.using(tenant, thread_id) as thread:
+            if thread.latest is None:
+                last = (await thread.journal()).last
+                if last is None or last.phase != "asking":
+                    return None
+                thread.latest = await revived(self._bus, self._engine, thread, last)
+            run = thread.latest
+            return run if run.graph == graph and run.asking else None
+
+    async def take_over(self, tenant: str, thread_id: str, *, mark: int = 0) -> Live | None:
+        """Go on with a thread's run that nobody drives; None if there is none.
+
+        Args:
+            tenant: Whose thread.
+            thread_id: Its name.
+            mark: Stream sequence of its mark in ACTIVE; 0 if it is not known.
+
+        Raises:
+            MeshError: As ``Threads.using``; UNKNOWN_GRAPH and the like: it cannot be driven here.
+        """
+        async with self.threads.using(tenant, thread_id) as thread:
+            last = (await thread.journal()).last
+            if last is None or last.phase != "running":
+                return None
+            if (live := thread.active or next(iter(thread.waiting), None)) is not None:
+                return live
+            run = await revived(self._bus, self._engine, thread, last, mark=mark)
+            live = Live(run, last.begun.submit_seq, None)
+            if live.key in self._live:
+                live.key = run
+            self._live[live.key] = live
+            thread.waiting.appendleft(live)
+            log.info("going on with run %s of thread %s", run.id, thread_id)
+            if not thread.busy:
+                self._next(thread)
+            return live
 
     def lend(self) -> contextlib.ExitStack:
         """Take one run more until the stack is closed, or until :meth:`lent_to` closes it."""
@@ -203,98 +222,107 @@ class Admission:
             await self._refuse(delivery, MeshError(ErrorCode.INTERNAL, reason))
             return
         if run is None:
-            self._settle(delivery)
+            self._finish(delivery)
             return
-        thread = self._threads.setdefault((run.tenant, run.thread), _Thread())
-        self._threads.move_to_end((run.tenant, run.thread))
-        thread.graphs.add(run.graph)
-        live = self._live[delivery.stream_seq] = Live(run, delivery)
-        thread.waiting.append(live)
+        live = self._live[delivery.stream_seq] = Live(run, delivery.stream_seq, delivery)
+        run.thread.waiting.append(live)
         self.decisions.tell(delivery.stream_seq, run)
-        if not thread.busy:
-            self._next(thread)
+        if not run.thread.busy:
+            self._next(run.thread)
 
     async def _admit(self, delivery: Delivery) -> Run | None:
-        """Make a run of a submission; None if it was run to its end before.
+        """Make a run of a submission; None if it became one before.
 
         Raises:
             MeshError: Why it is refused.
         """
         names = subjects.parse_submit(delivery.subject)
         submission = codec.decode_submission(delivery.body)
-        entry = self._engine.catalog.get(names.tenant, names.graph)
-        loaded = entry.loaded
+        loaded = self._engine.catalog.get(names.tenant, names.graph).loaded
         derived = f"{self._epoch}-{delivery.stream_seq}"
-        thread = f"thread-{derived}" if submission.thread_id is None else submission.thread_id
-        to_token(thread, field="thread_id")
-        if (run := self._resumable(names.tenant, thread, names.graph, submission)) is not None:
-            run.events.emit(
-                RunAccepted,
-                graph=names.graph,
-                submit_seq=delivery.stream_seq,
-                trace_id=run.span.trace_id,
-            )
-            run.submission = submission
-            run.resumed = True
-            run.closing = False
-            run.invocation = f"{run.id}/{delivery.stream_seq}"
-            return run
-        if submission.command is None and submission.input is not None:
-            loaded.inputs.check(submission.input)
-        run_id = f"run-{derived}" if submission.run_id is None else submission.run_id
-        to_token(run_id, field="run_id")
-        subject = subjects.event(names.tenant, names.graph, thread, run_id)
-        seq, last, restarted, over = await self._earlier(subject, delivery)
-        if over:
-            return None
-        span = self._engine.tracer.begin(
-            attributes.invoke_workflow(
-                tenant=names.tenant,
-                graph=names.graph,
-                revision=loaded.topology.revision,
-                thread=thread,
-                run=run_id,
-            ),
-            parent=delivery.headers.get("traceparent", ""),
-            ratio=self._engine.configuration.sample_ratio(names.graph),
-        )
-        events = EventWriter(
-            self._bus, subject, run_id=run_id, thread_id=thread, seq=seq, last=last
-        )
-        if not restarted:
-            events.emit(
-                RunAccepted,
-                graph=names.graph,
-                submit_seq=delivery.stream_seq,
-                trace_id=span.trace_id,
-            )
-        return Run(
-            engine=self._engine,
-            tenant=names.tenant,
-            graph=names.graph,
-            thread=thread,
-            id=run_id,
-            loaded=loaded,
+        thread_id = f"thread-{derived}" if submission.thread_id is None else submission.thread_id
+        to_token(thread_id, field="thread_id")
+        submitted = Submitted(
+            epoch=self._epoch,
+            seq=delivery.stream_seq,
+            body=delivery.body,
             submission=submission,
-            events=events,
-            span=span,
-            invocation=f"{run_id}/{delivery.stream_seq}/{delivery.deliveries}",
-            restarted=restarted,
+        )
+        async with self.threads.using(names.tenant, thread_id) as thread:
+            if await self._is_known(thread, submitted):
+                return None
+            await self._check_graph(thread, names.graph)
+            command = submission.command
+            if command is not None and command.resume is not None:
+                run = await self.asking(names.tenant, names.graph, thread_id)
+                if run is not None:
+                    self._tell_accepted(run, submitted)
+                    run.answer(submitted)
+                    return run
+            if command is None and submission.input is not None:
+                loaded.inputs.check(submission.input)
+            run_id = f"run-{derived}" if submission.run_id is None else submission.run_id
+            to_token(run_id, field="run_id")
+            subject = subjects.event(names.tenant, names.graph, thread_id, run_id)
+            seq, last, restarted, over = await self._earlier(subject, delivery)
+            if over:
+                return None
+            run = Run(
+                engine=self._engine,
+                thread=thread,
+                graph=names.graph,
+                id=run_id,
+                loaded=loaded,
+                submitted=submitted,
+                events=EventWriter(
+                    self._bus, subject, run_id=run_id, thread_id=thread_id, seq=seq, last=last
+                ),
+                span=self._engine.tracer.begin(
+                    attributes.invoke_workflow(
+                        tenant=names.tenant,
+                        graph=names.graph,
+                        revision=loaded.topology.revision,
+                        thread=thread_id,
+                        run=run_id,
+                    ),
+                    parent=delivery.headers.get("traceparent", ""),
+                    ratio=self._engine.configuration.sample_ratio(names.graph),
+                ),
+                mark=Mark(self._bus, names.tenant, thread_id, run_id),
+                restarted=restarted,
+            )
+            if not restarted:
+                self._tell_accepted(run, submitted)
+            # A thread with a run that waits is not forgotten.
+            return run
+
+    @staticmethod
+    def _tell_accepted(run: Run, submitted: Submitted) -> None:
+        run.events.emit(
+            RunAccepted,
+            graph=run.graph,
+            submit_seq=submitted.seq,
+            trace_id=run.span.trace_id,
         )
 
-    def _resumable(
-        self, tenant: str, thread: str, graph: str, submission: Submission
-    ) -> Run | None:
-        """The interrupted run that a resume command continues."""
-        found = self._threads.get((tenant, thread))
-        if submission.command is None or submission.command.resume is None or found is None:
-            return None
-        run = found.latest
-        # The question is out before its run lets go of the thread: an answer may come that early.
-        if run is None or run.graph != graph or not run.asking:
-            return None
-        run.asking = False
-        return run
+    async def _is_known(self, thread: Thread, submitted: Submitted) -> bool:
+        """Whether a submission is in the log, so that its acknowledgement was lost."""
+        journal = await thread.journal()
+        if (submitted.epoch, submitted.seq) not in journal.submissions:
+            return False
+        if not thread.busy and not thread.waiting:
+            await self.take_over(thread.tenant, thread.name)
+        return True
+
+    @staticmethod
+    async def _check_graph(thread: Thread, graph: str) -> None:
+        last = (await thread.journal()).last
+        if last is not None and last.started.graph != graph:
+            raise MeshError(
+                ErrorCode.INVALID_FIELD,
+                f"thread_id: {thread.name[:100]!r} is a thread of graph {last.started.graph!r}",
+                remedy="Use another thread: each holds the state of one graph.",
+            )
 
     async def _earlier(self, subject: str, delivery: Delivery) -> tuple[int, int, bool, bool]:
         """What an earlier life of the run has written: (seq, stream sequence, restarted, over)."""
@@ -325,43 +353,91 @@ class Admission:
     def _doubt(self) -> None:
         self._doubtful_until = sys.maxsize
 
-    def _next(self, thread: _Thread) -> None:
+    def _next(self, thread: Thread) -> None:
         if not thread.waiting:
             thread.active = None
-            self._forget_idle_threads()
             return
         live = thread.waiting.popleft()
         thread.active, thread.latest = live, live.run
-        self._start(thread, live)
+        self._start(live)
 
-    def _start(self, thread: _Thread, live: Live) -> None:
+    def _start(self, live: Live) -> None:
         live.queued = False
-        driver = asyncio.get_running_loop().create_task(self._drive(thread, live))
+        driver = asyncio.get_running_loop().create_task(self._drive(live))
         self._drivers.add(driver)
         driver.add_done_callback(self._drivers.discard)
 
-    async def _drive(self, thread: _Thread, live: Live) -> None:
-        run = live.run
+    async def _drive(self, live: Live) -> None:
+        acknowledging = asyncio.create_task(self._acknowledge(live))
+        thread = live.run.thread
         try:
-            with run.span.activate():
-                await run.drive()
-        except Usurped:
-            log.warning("run %s went to another coordinator", run.id)
+            await self._drive_until_over(live)
+        except Usurped as exc:
+            log.warning("run %s went to another coordinator: %s", live.run.id, exc)
         except asyncio.CancelledError:
-            # This coordinator stops: the submission goes back, and no other run begins.
+            # This coordinator stops: another one goes on with the run, and no other begins.
             raise
         except Exception:
-            log.exception("driving run %s failed", run.id)
-        self._settle(live.delivery)
+            log.exception("driving run %s failed", live.run.id)
+        finally:
+            acknowledging.cancel()
+        self._settle(live)
         if thread.active is live:
             self._next(thread)
 
-    def _settle(self, delivery: Delivery) -> None:
-        if (live := self._live.pop(delivery.stream_seq, None)) is not None:
-            live.over.set()
-        if (lent := self._lent.pop(delivery.stream_seq, None)) is not None:
+    async def _drive_until_over(self, live: Live) -> None:
+        while True:
+            try:
+                with live.run.span.activate():
+                    await live.run.drive()
+            except Again:
+                await asyncio.sleep(_RETRY_S)
+            else:
+                return
+            await self._begin_again(live)
+
+    async def _begin_again(self, live: Live) -> None:
+        """Make of a run what its log says, as another owner would."""
+        run, thread = live.run, live.run.thread
+        while True:
+            try:
+                await run.events.flush()
+                last = (await thread.journal()).last
+                if last is not None and last.started.run_id == run.id and last.phase == "running":
+                    live.run = await revived(self._bus, self._engine, thread, last, mark=run.mark)
+                    thread.latest = live.run
+                else:
+                    run.restart()
+            except MeshError as exc:
+                if not exc.retryable:
+                    raise
+                log.warning("run %s waits for the broker: %s", run.id, exc.message)
+                await asyncio.sleep(_RETRY_S)
+            else:
+                return
+
+    async def _acknowledge(self, live: Live) -> None:
+        """Remove the submission from its stream once the run's beginning is in the log."""
+        if live.delivery is None:
+            return
+        await live.run.logged.wait()
+        for each in self._held.pop(live.delivery.stream_seq, []):
+            if each is live.delivery:
+                each.remove()
+            else:
+                each.ack()
+
+    def _settle(self, live: Live) -> None:
+        """Note that a run is over, asks, or is somebody else's."""
+        self._live.pop(live.key, None)
+        live.over.set()
+        if (lent := self._lent.pop(live.key, None)) is not None:
             lent.close()
-        for each in self._held.pop(delivery.stream_seq, []):
+        if live.delivery is not None:
+            self._finish(live.delivery)
+
+    def _finish(self, delivery: Delivery) -> None:
+        for each in {delivery, *self._held.pop(delivery.stream_seq, [])}:
             each.ack()
 
     async def _refuse(self, delivery: Delivery, exc: MeshError) -> None:
@@ -384,23 +460,13 @@ class Admission:
             except MeshError as failure:
                 log.warning("a rejection is not stored yet: %s", failure)
                 await asyncio.sleep(_RETRY_S)
-        self._settle(delivery)
+        self._finish(delivery)
 
     async def _keep_alive(self) -> None:
         while True:
             await asyncio.sleep(_KEEP_ALIVE_S)
             for held in list(self._held.values()):
                 held[-1].in_progress()
-
-    def _forget_idle_threads(self) -> None:
-        """Drop the state of the thread that was idle longest when there are too many."""
-        while len(self._threads) > self._threads_max:
-            key = next((k for k, t in self._threads.items() if not t.busy and not t.asking), None)
-            if key is None:
-                return
-            for graph in self._threads.pop(key).graphs:
-                with contextlib.suppress(MeshError):
-                    self._engine.catalog.get(key[0], graph).saver.delete_thread(key[1])
 
 
 def _ids(body: bytes) -> dict[str, Any]:

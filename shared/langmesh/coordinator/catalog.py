@@ -14,8 +14,6 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from langgraph.checkpoint.memory import InMemorySaver
-
 from langmesh.bus import Bus
 from langmesh.bus.streams import ensure_consumer
 from langmesh.errors import ErrorCode, MeshError
@@ -47,7 +45,6 @@ class Entry:
 
     loaded: LoadedGraph
     bindings: Bindings
-    saver: InMemorySaver
 
 
 @dataclass(slots=True)
@@ -73,6 +70,8 @@ class Catalog:
         """Which revision of a graph cannot be loaded, and why."""
         self._unloaded: dict[GraphKey, Topology] = {}
         """Revisions that are to be loaded."""
+        self._pinned: dict[tuple[str, str, str], LoadedGraph] = {}
+        """What runs of earlier revisions go on with."""
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._consumers: set[str] = set()
@@ -119,6 +118,30 @@ class Catalog:
             f"graph: {graph[:100]!r} is not published for tenant {tenant[:100]!r};"
             f" there is {', '.join(known) or 'none'}",
         )
+
+    async def pinned(self, tenant: str, graph: str, revision: str) -> LoadedGraph:
+        """The revision that a run began with; if its code is gone, the one that new runs take.
+
+        Raises:
+            MeshError: As :meth:`get`.
+        """
+        current = self.get(tenant, graph).loaded
+        if current.topology.revision == revision:
+            return current
+        if (found := self._pinned.get((tenant, graph, revision))) is not None:
+            return found
+        where = keys.route(tenant, graph, revision).removeprefix(keys.graphs())
+        topology = self._graphs.items.get(where)
+        found = current
+        if isinstance(topology, Topology):
+            try:
+                found = await asyncio.to_thread(
+                    load_revision, topology.source, tenant=tenant, name=graph, revision=revision
+                )
+            except MeshError as exc:
+                log.warning("runs of revision %s go on with the code of now: %s", revision, exc)
+        self._pinned[(tenant, graph, revision)] = found
+        return found
 
     def binding(self, tenant: str, graph: str, node: str) -> Binding:
         """Where the next task of a node goes.
@@ -257,9 +280,8 @@ class Catalog:
             self._problems[key] = (topology.revision, result)
         else:
             self._problems.pop(key, None)
-            entry, bindings = self._entries.get(key), self._bindings_of(key)
-            saver = _saver(result, entry.saver if entry is not None else None)
-            self._entries[key] = Entry(result, bindings, saver)
+            bindings = self._bindings_of(key)
+            self._entries[key] = Entry(result, bindings)
             log.info("graph %s at revision %s", key[1], topology.revision)
             self._warn_unserved(key, result.topology, bindings)
         for listener in self._graph_listeners:
@@ -300,15 +322,3 @@ class Catalog:
         self._served = served
         for listener in self._agent_listeners:
             listener()
-
-
-def _saver(loaded: LoadedGraph, before: InMemorySaver | None) -> InMemorySaver:
-    """Where a revision keeps its checkpoints: with all others of its graph.
-
-    Each revision decodes by the types of its own schemas.
-    """
-    saver = InMemorySaver(serde=loaded.serde.serializer)
-    if before is not None:
-        saver.storage, saver.writes, saver.blobs = before.storage, before.writes, before.blobs
-    loaded.compiled.checkpointer = saver
-    return saver

@@ -60,6 +60,8 @@ class Attempt:
     sent_at: float = 0.0
     foreign: bool = False
     """Whether it goes to an agent in another language."""
+    may_be_done: bool = False
+    """Whether a coordinator before may have sent it, so that its slot is looked at first."""
     exec_seq: int = 0
     told_waiting: bool = False
 
@@ -98,6 +100,9 @@ class Dispatcher:
         await self._catalog.ensure_consumer(attempt.subject)
         self._pending[attempt.cap] = attempt
         try:
+            if attempt.may_be_done and (done := await self._bus.last(SLOT.name, attempt.slot)):
+                self._resolve(attempt, done[1])
+                return await attempt.outcome
             attempt.sent_at = monotonic()
             await self._bus.append_then(
                 attempt.subject, attempt.body, functools.partial(self._on_published, attempt)

@@ -91,7 +91,8 @@ class EventWriter:
         self._told = told if told is not None else Counter()
         self._queue: deque[bytes | Event] = deque()
         """Encoded events, but for those that are too large as they are."""
-        self._large = 0
+        self._held = False
+        self._shrinking = asyncio.Lock()
         self._body: bytes | None = None
         """The event on its way."""
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
@@ -129,7 +130,19 @@ class EventWriter:
             self._queue.append(codec.encode_json(event))
         except MeshError:
             self._queue.append(event)
-            self._large += 1
+        self._wake()
+
+    def emit_held(self, kind: type[Event], **fields: Any) -> None:
+        """Queue an event that is not sent before :meth:`release`; no other may follow until then.
+
+        A run's end is in its log first.
+        """
+        self._held = True
+        self.emit(kind, **fields)
+
+    def release(self) -> None:
+        """Send what :meth:`emit_held` queued."""
+        self._held = False
         self._wake()
 
     def tell_again(self, bodies: Iterable[bytes]) -> None:
@@ -140,8 +153,7 @@ class EventWriter:
 
     async def unstored(self) -> list[bytes]:
         """The events that are not known to be stored, encoded, in their order."""
-        if self._large or self._repair is not None:
-            await self.flush()
+        await self._shrink()
         queued = [body for body in self._queue if isinstance(body, bytes)]
         return queued if self._body is None else [self._body, *queued]
 
@@ -180,14 +192,17 @@ class EventWriter:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._body is not None or not self._queue or self.usurped or self._repair is not None:
+        if self._body is not None or self.usurped or self._repair is not None:
             return
-        body = self._queue.popleft()
+        if len(self._queue) <= self._held:
+            return
+        body = self._queue[0]
         if isinstance(body, bytes):
             self._body = body
+            self._queue.popleft()
             self._send()
         else:
-            self._repair = asyncio.get_running_loop().create_task(self._shrink(body))
+            self._repair = asyncio.get_running_loop().create_task(self._shrink_and_go_on())
 
     def _send(self) -> None:
         assert self._body is not None
@@ -233,11 +248,23 @@ class EventWriter:
                 if not future.done():
                     future.set_result(None)
 
-    async def _shrink(self, event: Event) -> None:
-        """Move what is too large for a message to the object store."""
-        problem = MeshError(ErrorCode.INTERNAL, "the event cannot be told")
+    async def _shrink_and_go_on(self) -> None:
+        await self._shrink()
+        self._repair = None
+        self._next()
+
+    async def _shrink(self) -> None:
+        """Move what is too large for a message to the object store; the queue keeps its order."""
+        async with self._shrinking:
+            for event in [each for each in self._queue if isinstance(each, Event)]:
+                body = await self._shrunk(event)
+                place = next(i for i, each in enumerate(self._queue) if each is event)
+                self._queue[place] = body
+
+    async def _shrunk(self, event: Event) -> bytes:
+        """An event that fits into a message."""
         try:
-            codec.encode_json(event)
+            return codec.encode_json(event)
         except MeshError as exc:
             problem = exc
         field = next((f for f in ("output", "data", "interrupts") if hasattr(event, f)), None)
@@ -254,7 +281,4 @@ class EventWriter:
             replacement = [replacement]
         if field is not None:
             event = msgspec.structs.replace(event, **{field: replacement})
-        self._body = codec.encode_json(event)
-        self._repair = None
-        self._large -= 1
-        self._send()
+        return codec.encode_json(event)

@@ -1,8 +1,8 @@
 """One coordinator drives runs at a time; others stand by until its lease in etcd ends.
 
-The state of threads is in memory, so all partitions have one owner: the key of partition 0 stands
-for them all. The lease only decides who tries (rule R1); what fences a coordinator that does not
-know that it lost is the compare-and-set on every event.
+All partitions have one owner: the key of partition 0 stands for them all. The lease only decides
+who tries (rule R1); what fences a coordinator that does not know that it lost is the compare-and-set
+on every entry of a log and on every event.
 """
 
 from __future__ import annotations
@@ -26,33 +26,35 @@ _RETRY_S: Final = 0.25
 
 
 @contextlib.asynccontextmanager
-async def ownership(etcd: Etcd, instance: str, on_lost: Callable[[], None]) -> AsyncIterator[None]:
+async def ownership(etcd: Etcd, instance: str, on_lost: Callable[[], None]) -> AsyncIterator[int]:
     """Wait until this coordinator is the one that drives, and stay it while the block runs.
 
     Args:
         etcd: An open client.
         instance: This coordinator.
         on_lost: Called when another coordinator has taken over; this one must stop.
+
+    Yields:
+        The epoch of the ownership: greater than that of any before.
     """
-    leading: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    leading: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     keeper = asyncio.create_task(_keep(etcd, instance.encode(), leading, on_lost), name="lead")
     try:
-        await leading
-        yield
+        yield await leading
     finally:
         keeper.cancel()
         await asyncio.gather(keeper, return_exceptions=True)
 
 
 async def _keep(
-    etcd: Etcd, instance: bytes, leading: asyncio.Future[None], on_lost: Callable[[], None]
+    etcd: Etcd, instance: bytes, leading: asyncio.Future[int], on_lost: Callable[[], None]
 ) -> None:
     while True:
         try:
             async with Lease(etcd) as lease:
-                if await _take(etcd, instance, lease):
+                if epoch := await _take(etcd, instance, lease):
                     if not leading.done():
-                        leading.set_result(None)
+                        leading.set_result(epoch)
                     await lease.lost.wait()
                 elif leading.done():
                     log.error("another coordinator drives the runs now")
@@ -65,16 +67,20 @@ async def _keep(
         await asyncio.sleep(_RETRY_S)
 
 
-async def _take(etcd: Etcd, instance: bytes, lease: Lease) -> bool:
-    """Take the key if nobody has it, or if it is our own from before a loss of connection."""
+async def _take(etcd: Etcd, instance: bytes, lease: Lease) -> int:
+    """Take the key if nobody has it, or if it is our own from before a loss of connection.
+
+    Returns:
+        The epoch of the ownership, which rises with each; 0 if another one has the key.
+    """
     won, revision = await etcd.compare_and_put(_KEY, instance, 0, lease.id)
     if won:
-        return True
+        return revision
     entry = await etcd.get(_KEY)
     if entry is None or entry.value != instance:
-        return False
-    won, _ = await etcd.compare_and_put(_KEY, instance, revision, lease.id)
-    return won
+        return 0
+    won, revision = await etcd.compare_and_put(_KEY, instance, revision, lease.id)
+    return entry.create_revision if won else 0
 
 
 async def _wait_for_vacancy(etcd: Etcd) -> None:

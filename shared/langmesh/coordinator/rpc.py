@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 import msgspec
@@ -14,11 +15,15 @@ from langgraph.types import StateSnapshot
 from langmesh.bus import Bus
 from langmesh.bus.service import Request, RpcServer
 from langmesh.coordinator.admission import Admission
-from langmesh.coordinator.catalog import Catalog, Entry
+from langmesh.coordinator.catalog import Catalog
 from langmesh.coordinator.run import Run
+from langmesh.coordinator.saver import ThreadSaver
 from langmesh.coordinator.standing import Standing
+from langmesh.coordinator.threads import Thread
 from langmesh.errors import ErrorCode, MeshError
+from langmesh.graphs import compat
 from langmesh.graphs.faults import text_of
+from langmesh.graphs.loading import LoadedGraph
 from langmesh.wire import codec, rpc, subjects
 from langmesh.wire.messages import ResumeCommand, Submission
 from langmesh.wire.names import to_token
@@ -89,7 +94,7 @@ class Rpc:
         self._catalog.get(tenant, asked.graph)
         if asked.resume is None:
             raise MeshError(ErrorCode.INVALID_FIELD, "resume: null is no answer")
-        if self._admission.asking(tenant, asked.graph, asked.thread_id) is None:
+        if await self._admission.asking(tenant, asked.graph, asked.thread_id) is None:
             raise MeshError(
                 ErrorCode.UNKNOWN_THREAD,
                 f"thread_id: no run on {asked.thread_id[:100]!r} waits for an answer",
@@ -143,7 +148,7 @@ class Rpc:
                 remedy="Do not submit it again: it waits for its turn, and its events will tell.",
             ) from None
         return rpc.RunReference(
-            run_id=run.id, thread_id=run.thread, submit_seq=seq, trace_id=run.span.trace_id
+            run_id=run.id, thread_id=run.thread.name, submit_seq=seq, trace_id=run.span.trace_id
         )
 
     async def _get(self, tenant: str, asked: rpc.GetRun, _request: Request) -> rpc.RunView:
@@ -156,8 +161,9 @@ class Rpc:
         return await self._standing.cancel(tenant, asked.run_id)
 
     async def _state(self, tenant: str, asked: rpc.GetState, _request: Request) -> rpc.ThreadState:
-        entry = self._entry(tenant, asked.graph, asked.thread_id)
-        snapshot = await entry.loaded.compiled.aget_state(_config(asked.thread_id))
+        loaded = self._loaded(tenant, asked.graph, asked.thread_id)
+        async with self._reading(tenant, asked.graph, asked.thread_id) as thread:
+            snapshot = await loaded.compiled.aget_state(_config(thread.saver(loaded), thread))
         if _checkpoint_id(snapshot) == "":
             raise _unknown_thread(asked.graph, asked.thread_id)
         return _state(asked.thread_id, snapshot)
@@ -165,34 +171,38 @@ class Rpc:
     async def _history(
         self, tenant: str, asked: rpc.GetHistory, _request: Request
     ) -> rpc.ThreadHistory:
-        entry = self._entry(tenant, asked.graph, asked.thread_id)
-        config = _config(asked.thread_id)
-        if await entry.saver.aget_tuple(config) is None:
-            raise _unknown_thread(asked.graph, asked.thread_id)
-        before = None if asked.before is None else _config(asked.thread_id, asked.before)
-        snapshots = entry.loaded.compiled.aget_state_history(
-            config, before=before, limit=asked.limit
-        )
-        return rpc.ThreadHistory(states=[_state(asked.thread_id, each) async for each in snapshots])
+        loaded = self._loaded(tenant, asked.graph, asked.thread_id)
+        async with self._reading(tenant, asked.graph, asked.thread_id) as thread:
+            saver = thread.saver(loaded)
+            config = _config(saver, thread)
+            if await saver.aget_tuple(config) is None:
+                raise _unknown_thread(asked.graph, asked.thread_id)
+            before = None if asked.before is None else _config(saver, thread, asked.before)
+            snapshots = loaded.compiled.aget_state_history(config, before=before, limit=asked.limit)
+            states = [_state(asked.thread_id, each) async for each in snapshots]
+        return rpc.ThreadHistory(states=states)
 
     async def _update(
         self, tenant: str, asked: rpc.UpdateThread, _request: Request
     ) -> rpc.ThreadUpdated:
-        entry = self._entry(tenant, asked.graph, asked.thread_id)
-        nodes = entry.loaded.topology.nodes
+        loaded = self._loaded(tenant, asked.graph, asked.thread_id)
+        nodes = loaded.topology.nodes
         if asked.as_node is not None and asked.as_node not in (*nodes, *_NO_NODE):
             raise MeshError(
                 ErrorCode.UNKNOWN_NODE,
                 f"as_node: graph {asked.graph!r} has no node {asked.as_node[:100]!r};"
                 f" it has {', '.join(nodes)}",
             )
-        with self._admission.holding(tenant, asked.graph, asked.thread_id):
+        async with self._admission.holding(tenant, asked.thread_id) as thread:
+            saver = thread.saver(loaded)
             try:
-                config = await entry.loaded.compiled.aupdate_state(
-                    _config(asked.thread_id), asked.values, asked.as_node
+                config = await loaded.compiled.aupdate_state(
+                    _config(saver, thread), asked.values, asked.as_node
                 )
             except InvalidUpdateError as exc:
                 raise MeshError(ErrorCode.INVALID_INPUT, f"values: {text_of(exc)[:400]}") from exc
+            except MeshError:
+                raise
             except Exception as exc:
                 # Reducers, schemas and branches are the graph's own code and may raise anything.
                 log.info("an update of thread %s failed", asked.thread_id, exc_info=True)
@@ -200,6 +210,8 @@ class Rpc:
                     ErrorCode.INVALID_INPUT,
                     f"values: the graph does not take them ({type(exc).__name__})",
                 ) from exc
+            if writes := saver.take_writes():
+                await thread.append(writes)
         return rpc.ThreadUpdated(checkpoint_id=str(config["configurable"]["checkpoint_id"]))
 
     async def _routes(self, tenant: str, asked: rpc.GetRoutes, _request: Request) -> rpc.Routes:
@@ -219,19 +231,30 @@ class Rpc:
             },
         )
 
-    def _entry(self, tenant: str, graph: str, thread: str) -> Entry:
-        entry = self._catalog.get(tenant, graph)
+    def _loaded(self, tenant: str, graph: str, thread: str) -> LoadedGraph:
+        loaded = self._catalog.get(tenant, graph).loaded
         to_token(thread, field="thread_id")
-        return entry
+        return loaded
+
+    @contextlib.asynccontextmanager
+    async def _reading(self, tenant: str, graph: str, thread_id: str) -> AsyncIterator[Thread]:
+        """A thread of a graph."""
+        async with self._admission.threads.using(tenant, thread_id) as thread:
+            last = (await thread.journal()).last
+            if last is not None and last.started.graph != graph:
+                raise _unknown_thread(graph, thread_id)
+            yield thread
 
 
-def _config(thread: str, checkpoint_id: str | None = None) -> Any:
-    where = {"thread_id": thread, "checkpoint_ns": ""}
-    return {
-        "configurable": where
-        if checkpoint_id is None
-        else {**where, "checkpoint_id": checkpoint_id}
+def _config(saver: ThreadSaver, thread: Thread, checkpoint_id: str | None = None) -> Any:
+    where = {
+        "thread_id": thread.name,
+        "checkpoint_ns": "",
+        compat.CONFIG_KEY_CHECKPOINTER: saver,
     }
+    if checkpoint_id is not None:
+        where["checkpoint_id"] = checkpoint_id
+    return {"configurable": where}
 
 
 def _checkpoint_id(snapshot: StateSnapshot) -> str:

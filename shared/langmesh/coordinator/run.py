@@ -1,119 +1,142 @@
-"""One run: LangGraph's own loop, with every task carried through the mesh."""
+"""One run: LangGraph's own loop, with every task carried through the mesh and every step logged.
+
+Order of effects: 1. the run's beginning and the checkpoint that a task hangs on are in the log; 2.
+the task goes out (R2). At the end: 1. the end is in the log; 2. clients are told.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
-from langgraph.types import Command, PregelExecutableTask
+from langgraph.types import Command
 
-from langmesh.bus.blobs import Blobs
-from langmesh.clock import new_id, now_ms
-from langmesh.coordinator.caps import capability, idempotency_key
-from langmesh.coordinator.catalog import Catalog
-from langmesh.coordinator.dispatch import Attempt, Dispatcher
-from langmesh.coordinator.events import EventWriter
-from langmesh.errors import MeshError
+from langmesh.coordinator.events import EventWriter, Usurped
+from langmesh.coordinator.journal import LastRun, gate
+from langmesh.coordinator.mark import Mark
+from langmesh.coordinator.saver import ThreadSaver
+from langmesh.coordinator.tasks import Engine, Tasks
+from langmesh.coordinator.threads import Thread
+from langmesh.errors import ErrorCode, MeshError
 from langmesh.graphs import compat
 from langmesh.graphs.faults import error_info
 from langmesh.graphs.loading import LoadedGraph
-from langmesh.graphs.remote import TaskParts, apply_outcome, plain, run_config
-from langmesh.service.configuration import Configuration
-from langmesh.telemetry import attributes
+from langmesh.graphs.remote import run_config
+from langmesh.log import Fenced
 from langmesh.telemetry.spans import Span
-from langmesh.telemetry.tracing import Tracer
-from langmesh.wire import codec, subjects
+from langmesh.wire.log import (
+    Begun,
+    Record,
+    RunCancellingRecord,
+    RunEndedRecord,
+    RunInterruptedRecord,
+    RunResumedRecord,
+    RunStartedRecord,
+    SuperstepRecord,
+)
 from langmesh.wire.messages import (
     ErrorInfo,
-    ExecuteTask,
-    Header,
-    OutcomePayload,
     RunEnded,
     RunInterrupted,
     RunStarted,
     StreamPart,
     Submission,
-    TaskContext,
-    TaskEnded,
-    TaskOutcome,
-    TaskRestarted,
-    TaskStarted,
-    TaskWaiting,
-    Value,
 )
-from langmesh.wire.names import partition
 
 log = logging.getLogger(__name__)
 
 _AGENT_MODES: Final = frozenset({"custom", "messages"})
 
 
+class Again(Exception):
+    """The broker was away for long: the run goes on from its log."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Engine:
-    """What all runs of a coordinator share."""
+class Submitted:
+    """A submission as it was published."""
 
-    catalog: Catalog
-    dispatcher: Dispatcher
-    blobs: Blobs
-    tracer: Tracer
-    key: bytes
-    instance: str
-    configuration: Configuration
+    epoch: str
+    """Tells apart the streams that SUBMIT has been."""
+    seq: int
+    body: bytes
+    submission: Submission
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Run:
     """A run that was accepted; ``loaded`` pins its topology."""
 
     engine: Engine
-    tenant: str
+    thread: Thread
     graph: str
-    thread: str
     id: str
     loaded: LoadedGraph
-    submission: Submission
+    submitted: Submitted
     events: EventWriter
     span: Span
-    invocation: str
     resumed: bool = False
     restarted: bool = False
-    supersteps: set[int] = field(default_factory=set)
-    tasks: int = 0
+    before: LastRun | None = None
+    """What a coordinator before left of it, if one did."""
     asking: bool = False
     """Whether it told clients that it waits for a human, and got no answer yet."""
     closing: bool = False
     """Whether its last event, or the last one before an answer, is on its way."""
+    logged: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when its beginning is in the log, so that it needs its submission no more."""
+    mark: Mark
+    """Tells the next owner that the thread has an unfinished run."""
     _called_off: bool = False
     _driver: asyncio.Task[Any] | None = None
     """The task that can be called off, while there is one."""
-    _config: Value | None = None
-    _agent_modes: list[str] = field(default_factory=list)
-    _writers: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    """For each channel, the spans of the tasks that wrote it since a task was triggered by it."""
+    _saver: ThreadSaver | None = None
+    _tasks: Tasks | None = None
+    _beginning: Begun | None = None
+    """What the next entry has to state first."""
+    _begun: asyncio.Future[Any] | None = None
+    """Resolves when the beginning is stored that was stated in an entry of its own."""
+    _supersteps: int = 0
+    _count: int = 0
+
+    @property
+    def tenant(self) -> str:
+        """Whose it is."""
+        return self.thread.tenant
 
     async def drive(self) -> None:
         """Run to the end or to an interrupt; every way out is an event.
 
         Raises:
-            CancelledError: The coordinator stops. That is no end of the run and no event: its
-                submission goes back, and the next coordinator runs it anew (ADR 0005).
-            Usurped: Another coordinator took the run over.
+            CancelledError: The coordinator stops. That is no end of the run and no event: whoever
+                owns the thread next goes on with it.
+            Usurped: Another coordinator took the thread over.
+            Again: Nobody knows what the broker has stored; drive it once more.
+            MeshError: The thread's log does not hold together.
         """
-        if self._called_off:
-            self._end("cancelled")
-        else:
+        self._driver = asyncio.current_task()
+        try:
             await self._drive()
-        await self.events.flush()
+            await self.events.flush()
+            await self.mark.clear()
+        except Fenced as exc:
+            raise Usurped(str(exc)) from exc
+        finally:
+            self._driver = None
 
     def call_off(self) -> None:
         """End the run as soon as may be, unless its end or its interrupt is out already."""
         if self.closing or self._called_off:
             return
         self._called_off = True
+        if self.logged.is_set():
+            # Whoever drives it next must know, too.
+            record = RunCancellingRecord(run_id=self.id, seq=self.events.seq)
+            self.thread.log.append_nowait([record]).add_done_callback(_look_at)
         if self._driver is not None:
             self._driver.cancel()
 
@@ -121,34 +144,55 @@ class Run:
         """End the run while it waits for a human.
 
         Raises:
-            Usurped: Another coordinator took the run over.
+            Usurped: Another coordinator took the thread over.
         """
         self.asking = False
-        self._end("cancelled")
-        await self.events.flush()
+        try:
+            await self._end("cancelled")
+            await self.events.flush()
+            await self.mark.clear()
+        except Fenced as exc:
+            raise Usurped(str(exc)) from exc
+
+    def answer(self, submitted: Submitted) -> None:
+        """Take the answer to the question that it waits with; it is to be driven again."""
+        self.submitted = submitted
+        self.asking = self.closing = False
+        self.resumed = True
+        self.logged = asyncio.Event()
+        self._begun = None
+
+    def count_before(self, last: LastRun) -> None:
+        """Take over what was counted before."""
+        self._supersteps, self._count = last.supersteps, last.tasks
+
+    def restart(self) -> None:
+        """Forget what nobody knows of it: it is to be driven from its submission on."""
+        self.restarted = True
+        self._begun = self._beginning = self._saver = self._tasks = None
 
     async def _drive(self) -> None:
-        self._driver = asyncio.current_task()
-        self.events.emit(
-            RunStarted,
-            graph=self.graph,
-            revision=self.loaded.topology.revision,
-            coordinator=self.engine.instance,
-            resumed=self.resumed,
-            restarted=self.restarted,
-        )
+        before = self.before
+        if before is None or self.resumed:
+            self.events.emit(
+                RunStarted,
+                graph=self.graph,
+                revision=self.loaded.topology.revision,
+                coordinator=self.engine.instance,
+                resumed=self.resumed,
+                restarted=self.restarted,
+            )
+        else:
+            self.logged.set()
+            self.mark.begin()
+            self._called_off |= before.cancelling
         try:
-            await self._stream()
-            state = await self.loaded.compiled.aget_state(self._runnable_config())
-            if state.next:
-                self.closing = True
-                self.events.emit(
-                    RunInterrupted, interrupts=list(state.interrupts), next=sorted(set(state.next))
-                )
-                self.asking = True
-                self.span.event("interrupted", {})
-            else:
-                self._end("success", output=self._output(state.values))
+            if self._called_off:
+                await self._end("cancelled")
+                return
+            if not await self._is_at_gate():
+                await self._loop()
+            await self._conclude()
         except asyncio.CancelledError:
             assert self._driver is not None
             if self._called_off:
@@ -156,19 +200,44 @@ class Run:
             elif self._driver.cancelling():
                 self.span.end("its coordinator stopped")
                 raise
-            self._end("cancelled")
-        except Exception as exc:  # noqa: BLE001  whatever the graph raises is the run's result
-            log.info(
-                "run %s failed: %s",
-                self.id,
-                exc,
-                extra={"run_id": self.id, "thread_id": self.thread},
-            )
-            self._end("error", error=error_info(exc), cause=exc)
-        finally:
-            self._driver = None
+            await self._end("cancelled")
+        except (Usurped, Fenced):
+            raise
+        except Exception as exc:
+            await self._fail(exc)
 
-    def _end(
+    async def _fail(self, exc: Exception) -> None:
+        """End with an error, unless it says more of the broker than of the graph.
+
+        Raises:
+            Again: As :meth:`drive`, like the others.
+        """
+        if isinstance(exc, MeshError):
+            if self.thread.log.failed:
+                raise exc
+            if exc.code == ErrorCode.BROKER_UNAVAILABLE:
+                log.warning("run %s goes on from its log: %s", self.id, exc.message)
+                raise Again from exc
+        ids = {"run_id": self.id, "thread_id": self.thread.name}
+        log.info("run %s failed: %s", self.id, exc, extra=ids)
+        await self._end("error", error=error_info(exc), cause=exc)
+
+    async def _conclude(self) -> None:
+        """Tell where the loop stopped: at its end, or for a human."""
+        state = await self.loaded.compiled.aget_state(self._runnable_config())
+        if not state.next:
+            await self._end("success", output=self._output(state.values))
+            return
+        self.closing = True
+        self.events.emit_held(
+            RunInterrupted, interrupts=list(state.interrupts), next=sorted(set(state.next))
+        )
+        await self._state(RunInterruptedRecord, [])
+        self.asking = True
+        self.span.event("interrupted", {})
+        self.events.release()
+
+    async def _end(
         self,
         status: str,
         *,
@@ -178,15 +247,43 @@ class Run:
     ) -> None:
         self.closing = True
         self.span.end(cause if cause is not None else None if status == "success" else status)
-        self.events.emit(
+        self._count_tasks()
+        self.events.emit_held(
             RunEnded,
             status=status,
             output=output,
             error=error,
-            supersteps=len(self.supersteps),
-            tasks=self.tasks,
+            supersteps=self._supersteps,
+            tasks=self._count,
             trace_id=self.span.trace_id,
         )
+        if self.before is not None or self.logged.is_set() or self._beginning is not None:
+            await self._state(RunEndedRecord, self._begin(), status=status)
+        self.events.release()
+
+    async def _state(
+        self,
+        kind: type[RunInterruptedRecord | RunEndedRecord],
+        first: Sequence[Record],
+        **fields: Any,
+    ) -> None:
+        """State in the log where the run stands, with all that no entry holds yet."""
+        events = await self.events.unstored()
+        record = kind(run_id=self.id, seq=self.events.seq, events=events, **fields)
+        writes = self._saver.take_writes() if self._saver is not None else []
+        await self.thread.append([*first, *writes, record])
+        self.logged.set()
+
+    def _begin(self) -> list[Record]:
+        """The record of the beginning, if no entry has it yet."""
+        beginning, self._beginning = self._beginning, None
+        return [] if beginning is None else [beginning]
+
+    def _count_tasks(self) -> None:
+        if self._tasks is not None:
+            self._supersteps += len(self._tasks.supersteps)
+            self._count += self._tasks.count
+            self._tasks = None
 
     def _output(self, values: Any) -> Any:
         """The part of the state that the graph's output schema names."""
@@ -195,36 +292,150 @@ class Run:
             return values
         return {key: values[key] for key in keys if key in values}
 
-    async def _stream(self) -> None:
-        wanted = self.submission.stream_mode
-        modes = ["updates"] if wanted is None else [wanted] if isinstance(wanted, str) else wanted
-        self._agent_modes = sorted(_AGENT_MODES.intersection(modes))
-        own: list[Any] = [mode for mode in modes if mode not in _AGENT_MODES]
+    @property
+    def _goes_on(self) -> bool:
+        """Whether the loop goes on from a checkpoint that it made before, under another owner."""
+        return not self.resumed and self.before is not None and self.before.step is not None
+
+    async def _is_at_gate(self) -> bool:
+        """Whether a coordinator before stopped the loop for a human, and died before it said so."""
+        if not self._goes_on:
+            return False
+        assert self.before is not None
+        assert self.before.step is not None
         config = self._runnable_config()
-        self._config = run_config(self.loaded.serde, config)
-        async for mode, data in self.loaded.compiled.astream(
-            self._input(),
+        state = await self.loaded.compiled.aget_state(config)
+        stored = await self._checkpointer().aget_tuple(config)
+        assert stored is not None
+        topology = self.loaded.topology
+        return not state.next or gate(
+            stored.checkpoint,
+            applied=[task.node for task in self.before.step.applied],
+            following=state.next,
+            interrupt_after=topology.interrupt_after,
+            interrupt_before=topology.interrupt_before,
+        )
+
+    async def _loop(self) -> None:
+        submission = self.submitted.submission
+        wanted = submission.stream_mode
+        modes = ["updates"] if wanted is None else [wanted] if isinstance(wanted, str) else wanted
+        own: set[Any] = {mode for mode in modes if mode not in _AGENT_MODES}
+        config = self._runnable_config()
+        self._tasks = tasks = Tasks(
+            engine=self.engine,
+            tenant=self.tenant,
+            graph=self.graph,
+            thread=self.thread.name,
+            run=self.id,
+            invocation=f"{self.id}/{self.submitted.epoch}-{self.submitted.seq}",
+            loaded=self.loaded,
+            events=self.events,
+            span=self.span,
+            config=run_config(self.loaded.serde, config),
+            agent_modes=sorted(_AGENT_MODES.intersection(modes)),
+            logged=self._logged,
+            is_stopping=self._is_stopping,
+            taken_over=self.before is not None and not self.resumed,
+        )
+        told_values = self._goes_on
+
+        def on_chunk(chunk: tuple[Any, str, Any]) -> None:
+            nonlocal told_values
+            namespace, mode, data = chunk
+            if mode == "values" and told_values:
+                # The loop shows what it found; whoever made the checkpoint has shown it.
+                told_values = False
+                return
+            self.events.emit(StreamPart, mode=mode, namespace=list(namespace), data=data)
+
+        config["configurable"] |= {
+            compat.DISPATCH_KEY: tasks.dispatch,
+            compat.LOOP_KEY: self._on_loop,
+            compat.CONFIG_KEY_STREAM: compat.StreamProtocol(on_chunk, own),
+        }
+        # What is told is told when it happens: the log fixes it with the checkpoint that follows.
+        async for _ in self.loaded.compiled.astream(
+            None if self._goes_on else self._input(),
             config,
-            context=self.submission.context,
-            stream_mode=own,
-            durability=self.submission.durability,
+            context=submission.context,
+            stream_mode=[],
+            durability="async",
         ):
-            self.events.emit(StreamPart, mode=mode, namespace=[], data=data)
-            await self.events.room()
+            pass
+
+    def _on_loop(self, loop: compat.AsyncPregelLoop) -> None:
+        """Keep the recursion limit of the run's beginning; note it if this is the beginning."""
+        if self.before is not None and not self.resumed:
+            loop.stop = self.before.begun.stop
+            return
+        self.mark.begin()
+        fields: dict[str, Any] = {
+            "run_id": self.id,
+            "seq": self.events.seq,
+            "submit_epoch": self.submitted.epoch,
+            "submit_seq": self.submitted.seq,
+            "submission": self.submitted.body,
+            "stop": loop.stop,
+        }
+        if self.resumed:
+            self._beginning = RunResumedRecord(**fields)
+        else:
+            self._beginning = RunStartedRecord(
+                **fields,
+                graph=self.graph,
+                revision=self.loaded.topology.revision,
+                traceparent=self.span.traceparent,
+            )
+
+    async def _logged(self, checkpoint_id: str) -> None:
+        """Wait until the run's beginning and a checkpoint are in the log (R2)."""
+        if self._beginning is not None:
+            events = await self.events.unstored()
+            if beginning := self._begin():
+                begun = msgspec.structs.replace(beginning[0], seq=self.events.seq, events=events)
+                self._begun = self.thread.log.append_nowait([begun])
+        if self._begun is not None:
+            await asyncio.shield(self._begun)
+        await self._checkpointer().committed(checkpoint_id)
+        if not self.logged.is_set():
+            await self.mark.set()
+            self.logged.set()
+
+    async def _beside(self, checkpoint_id: str) -> list[Record]:
+        """What is stated in one entry with a checkpoint."""
+        applied: list[Any] = []
+        if self._tasks is not None:
+            applied, self._tasks.applied = self._tasks.applied, []
+        events = await self.events.unstored()
+        step = SuperstepRecord(
+            run_id=self.id,
+            seq=self.events.seq,
+            events=events,
+            checkpoint_id=checkpoint_id,
+            applied=applied,
+        )
+        return [*self._begin(), step]
+
+    def _checkpointer(self) -> ThreadSaver:
+        if self._saver is None:
+            self._saver = self.thread.saver(self.loaded, beside=self._beside)
+        return self._saver
 
     def _input(self) -> Any:
-        command = self.submission.command
+        submission = self.submitted.submission
+        command = submission.command
         if command is None:
-            return self.submission.input
+            return submission.input
         return Command(resume=command.resume, goto=command.goto or (), update=command.update)
 
     def _runnable_config(self) -> Any:
-        given = self.submission.config
+        given = self.submitted.submission.config
         config: dict[str, Any] = {
             "configurable": {
                 **({} if given is None else given.configurable),
-                "thread_id": self.thread,
-                compat.DISPATCH_KEY: self._dispatch,
+                "thread_id": self.thread.name,
+                compat.CONFIG_KEY_CHECKPOINTER: self._checkpointer(),
             }
         }
         if given is not None:
@@ -235,213 +446,12 @@ class Run:
                 config["max_concurrency"] = given.max_concurrency
         return config
 
-    async def _dispatch(self, task: PregelExecutableTask) -> None:
-        """The seam: what LangGraph calls instead of running a task."""
-        node = self.loaded.topology.nodes.get(task.name)
-        parts = TaskParts(task, self.loaded.serde, node.reads if node is not None else [])
-        await parts.stow(self.engine.blobs)
-        self.supersteps.add(parts.superstep)
-        self.tasks += 1
-        try:
-            outcome = await self._attempts(task, parts)
-        except asyncio.CancelledError:
-            if not self._stopping:
-                self._tell_ended(task, parts.superstep, "cancelled")
-            raise
-        except MeshError:
-            self._tell_ended(task, parts.superstep, "rejected")
-            raise
-        self._note_writes(task, outcome)
-        self._tell_ended(task, parts.superstep, outcome.payload.kind, outcome.payload)
-        await apply_outcome(task, outcome.payload, self.loaded.serde, self.engine.blobs)
-
-    @property
-    def _stopping(self) -> bool:
-        """Whether the coordinator stops: then nothing more is told of the run here."""
+    def _is_stopping(self) -> bool:
         driver = self._driver
         return driver is not None and driver.cancelling() > 0 and not self._called_off
 
-    async def _attempts(self, task: PregelExecutableTask, parts: TaskParts) -> TaskOutcome:
-        """Try a task until an attempt's outcome is its last."""
-        node = self.loaded.topology.nodes.get(task.name)
-        links = self._joined(task)
-        first_at = now_ms()
-        number = 1
-        while True:
-            outcome, attempt = await self._attempt(task, parts, number, links, first_at)
-            payload = outcome.payload
-            if payload.kind == "poison":
-                await self.engine.dispatcher.bury_poison(attempt, payload)
-            if payload.kind != "retry":
-                return outcome
-            if attempt.foreign and node is not None and number >= node.attempts_max:
-                # A Python agent counts by its node's own policy; others may say retry for ever.
-                return msgspec.structs.replace(
-                    outcome, payload=msgspec.structs.replace(payload, kind="error")
-                )
-            number += 1
-            self.events.emit(
-                TaskRestarted,
-                task_id=task.id,
-                node=task.name,
-                attempt=number,
-                delay_ms=payload.delay_ms,
-                error=_attempt_error(outcome),
-            )
-            links = [outcome.header.traceparent]
-            # No worker is held while the backoff passes.
-            await asyncio.sleep(payload.delay_ms / 1000)
 
-    async def _attempt(
-        self,
-        task: PregelExecutableTask,
-        parts: TaskParts,
-        number: int,
-        links: list[str],
-        first_at: int,
-    ) -> tuple[TaskOutcome, Attempt]:
-        engine = self.engine
-        binding = engine.catalog.binding(self.tenant, self.graph, task.name)
-        cap = capability(
-            engine.key,
-            tenant=self.tenant,
-            thread=self.thread,
-            checkpoint_ns=parts.checkpoint_ns,
-            checkpoint_id=parts.checkpoint_id,
-            task_id=task.id,
-            invocation=self.invocation,
-            attempt=number,
-        )
-        slot = subjects.slot(
-            partition(self.tenant, self.thread), self.tenant, self.graph, task.name, cap
-        )
-        context = TaskContext(
-            tenant=self.tenant,
-            graph=self.graph,
-            revision=self.loaded.topology.revision,
-            thread=self.thread,
-            run=self.id,
-            node=task.name,
-            release=binding.release,
-            superstep=parts.superstep,
-            checkpoint_id=parts.checkpoint_id,
-            checkpoint_ns=parts.checkpoint_ns,
-            invocation=self.invocation,
-        )
-        message_id = new_id()
-        span = engine.tracer.begin(
-            attributes.send(
-                context,
-                subject=binding.subject,
-                message_id=message_id,
-                task_id=task.id,
-                attempt=number,
-            ),
-            parent=self.span.traceparent,
-            links=links,
-        )
-        assert self._config is not None
-        payload = parts.payload(
-            attempt=number,
-            cap=cap,
-            slot=slot,
-            idempotency_key=idempotency_key(
-                engine.key, tenant=self.tenant, thread=self.thread, task_id=task.id
-            ),
-            config=self._config,
-            first_attempt_at_ms=first_at,
-            stream_modes=self._agent_modes,
-        )
-        message = ExecuteTask(
-            header=Header(
-                id=message_id,
-                type=ExecuteTask.TYPE,
-                sender=engine.instance,
-                receiver=task.name,
-                sent_at_ms=now_ms(),
-                traceparent=span.traceparent,
-            ),
-            payload=payload,
-            context=context,
-        )
-
-        def on_waiting(reason: str) -> None:
-            self.events.emit(TaskWaiting, task_id=task.id, node=task.name, reason=reason)
-
-        attempt = Attempt(
-            tenant=self.tenant,
-            graph=self.graph,
-            node=task.name,
-            release=binding.release,
-            run=self.id,
-            cap=cap,
-            slot=slot,
-            subject=binding.subject,
-            body=(
-                codec.encode_json(plain(message, task))
-                if binding.encoding == "json"
-                else codec.encode(message)
-            ),
-            outcome=asyncio.get_running_loop().create_future(),
-            on_waiting=on_waiting,
-            on_sent=span.end,
-            foreign=binding.encoding == "json",
-        )
-        if number == 1:
-            self.events.emit(
-                TaskStarted,
-                task_id=task.id,
-                node=task.name,
-                superstep=parts.superstep,
-                attempt=number,
-                subject=binding.subject,
-            )
-        try:
-            return await engine.dispatcher.perform(attempt), attempt
-        except BaseException as exc:
-            # It ended when the broker stored the attempt, unless it never came to that.
-            span.end(exc)
-            raise
-
-    def _joined(self, task: PregelExecutableTask) -> list[str]:
-        """Spans of the tasks that a task waited for, where they are more than one."""
-        spans = [span for trigger in task.triggers for span in self._writers.pop(trigger, [])]
-        return spans if len(spans) > 1 else []
-
-    def _note_writes(self, task: PregelExecutableTask, outcome: TaskOutcome) -> None:
-        for channel in {channel for channel, _ in outcome.payload.writes}:
-            self._writers[channel].append(outcome.header.traceparent)
-
-    def _tell_ended(
-        self,
-        task: PregelExecutableTask,
-        superstep: int,
-        status: str,
-        payload: OutcomePayload | None = None,
-    ) -> None:
-        """Tell that a task is over; without an outcome, nobody is known to have executed it."""
-        fields: dict[str, Any] = {}
-        if payload is not None:
-            fields = {
-                "attempt": payload.attempt,
-                "chunks": payload.chunks,
-                "queue_ms": payload.queue_us / 1000,
-                "execute_ms": payload.execute_us / 1000,
-            }
-            if payload.executor is not None:
-                fields |= {"instance": payload.executor.instance, "pid": payload.executor.pid}
-        self.events.emit(
-            TaskEnded,
-            task_id=task.id,
-            node=task.name,
-            superstep=superstep,
-            status=status,
-            **fields,
-        )
-
-
-def _attempt_error(outcome: TaskOutcome) -> ErrorInfo | None:
-    fault = outcome.payload.fault
-    if fault is None:
-        return None
-    return ErrorInfo(type=fault.type, code=fault.code, message=fault.message, node=fault.node)
+def _look_at(future: asyncio.Future[Any]) -> None:
+    """Nobody waits for the outcome; a log that failed tells whoever uses it next."""
+    if not future.cancelled():
+        future.exception()

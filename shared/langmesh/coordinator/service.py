@@ -14,8 +14,10 @@ from langmesh.coordinator.admission import Admission
 from langmesh.coordinator.catalog import Catalog
 from langmesh.coordinator.dispatch import Dispatcher
 from langmesh.coordinator.ownership import ownership
+from langmesh.coordinator.recovery import recovering
 from langmesh.coordinator.rpc import Rpc
-from langmesh.coordinator.run import Engine
+from langmesh.coordinator.tasks import Engine
+from langmesh.coordinator.threads import Threads
 from langmesh.graphs import compat, directory
 from langmesh.graphs.loading import load
 from langmesh.graphs.sources import parse_sources
@@ -67,7 +69,7 @@ class Coordinator:
         _, key = await capability_key(etcd)
         where = keys.coordinator(settings.tenant, service.instance)
         async with (
-            ownership(etcd, service.instance, service.stop.set),
+            ownership(etcd, service.instance, service.stop.set) as epoch,
             Catalog(bus, etcd).run() as catalog,
             following(etcd, settings) as configuration,
             Dispatcher(bus, catalog, service.instance).run() as dispatcher,
@@ -81,11 +83,13 @@ class Coordinator:
                 instance=service.instance,
                 configuration=configuration,
             )
-            admission = Admission(
-                bus, engine, max_runs=settings.max_runs, threads_max=settings.threads_max
+            threads = Threads(
+                bus, instance=service.instance, epoch=epoch, idle_max=settings.threads_max
             )
+            admission = Admission(bus, engine, threads, max_runs=settings.max_runs)
             async with (
                 admission.run(),
+                recovering(bus, admission, catalog),
                 Rpc(bus, admission, catalog).server(service.instance),
                 Registration(etcd, {where: _record(service, catalog)}) as registration,
             ):
@@ -93,7 +97,7 @@ class Coordinator:
                     lambda: registration.replace(where, _record(service, catalog))
                 )
                 await registration.wait_up(_REGISTERED_S)
-                log.info("durability profile: process-crash; run state in memory")
+                log.info("durability profile: process-crash")
                 with service.announced():
                     yield
 

@@ -93,13 +93,15 @@ class Standing:
     async def _abandon(self, stored: _Stored) -> None:
         """End a run that nobody drives; whoever writes at the same time wins, and is read again."""
         names = subjects.parse_event(stored.subject)
-        run = self._admission.asking(names.tenant, names.graph, names.thread)
         try:
+            run = await self._admission.asking(names.tenant, names.graph, names.thread)
             if run is not None and run.id == names.run:
                 await run.abandon()
                 return
-            # Its coordinator is gone. If the broker hands its submission over again, it finds
-            # the run ended.
+            live = await self._admission.take_over(names.tenant, names.thread)
+            if live is not None and live.run.id == names.run:
+                return
+            # It has not begun: if the broker hands its submission over again, it finds it ended.
             events = EventWriter(
                 self._bus,
                 stored.subject,
@@ -137,7 +139,7 @@ def _live_view(live: Live) -> RunView:
     run = live.run
     return RunView(
         run_id=run.id,
-        thread_id=run.thread,
+        thread_id=run.thread.name,
         graph=run.graph,
         status="queued" if live.queued else "running",
     )

@@ -28,6 +28,7 @@ from langgraph._internal._constants import (
     CONFIG_KEY_RUNTIME,
     CONFIG_KEY_SCRATCHPAD,
     CONFIG_KEY_SEND,
+    CONFIG_KEY_STREAM,
     CONFIG_KEY_TASK_ID,
     CONFIG_KEY_THREAD_ID,
     ERROR,
@@ -44,8 +45,10 @@ from langgraph.errors import ParentCommand
 from langgraph.managed.base import is_managed_value
 from langgraph.pregel import Pregel, _retry, _runner
 from langgraph.pregel._algo import LazyAtomicCounter, PregelTaskWrites, local_read
+from langgraph.pregel._loop import AsyncPregelLoop
 from langgraph.pregel._messages import StreamMessagesHandler
 from langgraph.pregel._read import PregelNode
+from langgraph.pregel.protocol import StreamProtocol
 from langgraph.types import PregelExecutableTask, interrupt
 from langsmith.utils import tracing_is_enabled
 
@@ -53,6 +56,7 @@ from langmesh.errors import ErrorCode, MeshError
 
 __all__ = [
     "CONF",
+    "CONFIG_KEY_CHECKPOINTER",
     "CONFIG_KEY_CHECKPOINT_ID",
     "CONFIG_KEY_CHECKPOINT_MAP",
     "CONFIG_KEY_CHECKPOINT_NS",
@@ -63,6 +67,7 @@ __all__ = [
     "CONFIG_KEY_SEND",
     "CONFIG_KEY_TASK_ID",
     "CONFIG_KEY_THREAD_ID",
+    "CONFIG_KEY_STREAM",
     "DISPATCH_KEY",
     "ERROR",
     "INTERRUPT",
@@ -70,10 +75,13 @@ __all__ = [
     "PULL",
     "PUSH",
     "BaseChannel",
+    "LOOP_KEY",
+    "AsyncPregelLoop",
     "Dispatch",
     "PregelExecutableTask",
     "PregelNode",
     "StreamMessagesHandler",
+    "StreamProtocol",
     "channels_of",
     "check",
     "install_seam",
@@ -88,9 +96,14 @@ __all__ = [
 DISPATCH_KEY: Final = "__langmesh_dispatch"
 """Key in ``configurable``; the leading underscores keep it out of checkpoint metadata."""
 
+LOOP_KEY: Final = "__langmesh_loop"
+"""Key in ``configurable`` of a function that is called with LangGraph's loop when it has begun."""
+
 Dispatch = Callable[[PregelExecutableTask], Awaitable[None]]
+OnLoop = Callable[[AsyncPregelLoop], None]
 
 _original = _retry.arun_with_retry
+_enter = AsyncPregelLoop.__aenter__
 
 _SIGNATURES: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
     "_runner.arun_with_retry": (_original, ("task", "retry_policy", "stream", "configurable")),
@@ -135,6 +148,14 @@ def check() -> None:
             )
 
 
+async def _entered(self: AsyncPregelLoop) -> AsyncPregelLoop:
+    entered = await _enter(self)
+    on_loop: OnLoop | None = self.config.get(CONF, {}).get(LOOP_KEY)
+    if on_loop is not None and not self.is_nested:
+        on_loop(self)
+    return entered
+
+
 async def _seam(
     task: PregelExecutableTask,
     retry_policy: Sequence[Any] | None,
@@ -153,6 +174,7 @@ def install_seam() -> None:
     """Route the tasks of runs that carry a dispatcher through it; idempotent."""
     check()
     setattr(_runner, "arun_with_retry", _seam)  # noqa: B010  the name is imported there, not exported
+    setattr(AsyncPregelLoop, "__aenter__", _entered)  # noqa: B010  likewise
 
 
 def is_listened_to() -> bool:

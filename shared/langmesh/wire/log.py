@@ -91,6 +91,80 @@ class BaseRecord(Record, frozen=True, kw_only=True, tag="base.v1"):
     """Number of the last entry that it voids."""
 
 
+class AppliedTask(msgspec.Struct, frozen=True, array_like=True):
+    """A task whose writes are in a checkpoint: ``[task_id, node, attempt]``."""
+
+    task_id: str
+    """Id of the task."""
+    node: str
+    """Name of its node."""
+    attempt: int
+    """The attempt whose outcome counted."""
+
+
+class RunRecord(Record, frozen=True, kw_only=True):
+    """Base of what a log states of a run: with the record, its events up to `seq` are fixed."""
+
+    run_id: str
+    """Id of the run."""
+    seq: int
+    """Number of the run's last event so far."""
+    events: list[bytes] = []
+    """Those events that were not known to be stored in EVENT, as JSON, in their order."""
+
+
+class Begun(RunRecord, frozen=True, kw_only=True):
+    """Base of what begins or continues a run: what the loop is given."""
+
+    submit_epoch: str
+    """Tells the streams apart that SUBMIT has been: sequences start again in a new one."""
+    submit_seq: int
+    """The submission's sequence in SUBMIT."""
+    submission: bytes
+    """The submission as it was published, JSON."""
+    stop: int
+    """The superstep after which the recursion limit is reached."""
+
+
+class RunStartedRecord(Begun, frozen=True, kw_only=True, tag="run.started.v1"):
+    """A run began: from here on it is finished by whoever owns the thread."""
+
+    graph: str
+    """Name of the graph."""
+    revision: str
+    """The topology that it is pinned to."""
+    traceparent: str = ""
+    """Its span, which others continue."""
+
+
+class RunResumedRecord(Begun, frozen=True, kw_only=True, tag="run.resumed.v1"):
+    """A run that waited for a human goes on."""
+
+
+class SuperstepRecord(RunRecord, frozen=True, kw_only=True, tag="superstep.v1"):
+    """What a checkpoint of a run came from; in one entry with it."""
+
+    checkpoint_id: str
+    """The checkpoint."""
+    applied: list[AppliedTask] = []
+    """The tasks of the superstep, in the order in which they ended."""
+
+
+class RunInterruptedRecord(RunRecord, frozen=True, kw_only=True, tag="run.interrupted.v1"):
+    """A run waits for a human; nobody drives it until the answer comes."""
+
+
+class RunCancellingRecord(RunRecord, frozen=True, kw_only=True, tag="run.cancelling.v1"):
+    """A run is to be called off, whoever drives it by then."""
+
+
+class RunEndedRecord(RunRecord, frozen=True, kw_only=True, tag="run.ended.v1"):
+    """A run is over."""
+
+    status: str
+    """As in the event ``run.ended.v1``."""
+
+
 class UnknownRecord(msgspec.Struct, frozen=True):
     """A record of a type that this version does not know, as it was."""
 
@@ -98,8 +172,28 @@ class UnknownRecord(msgspec.Struct, frozen=True):
     raw: msgspec.Raw
 
 
-RECORDS: Final[tuple[type[Record], ...]] = (CheckpointRecord, WritesRecord, BaseRecord)
-AnyRecord = CheckpointRecord | WritesRecord | BaseRecord
+RECORDS: Final[tuple[type[Record], ...]] = (
+    CheckpointRecord,
+    WritesRecord,
+    BaseRecord,
+    RunStartedRecord,
+    RunResumedRecord,
+    SuperstepRecord,
+    RunInterruptedRecord,
+    RunCancellingRecord,
+    RunEndedRecord,
+)
+AnyRecord = (
+    CheckpointRecord
+    | WritesRecord
+    | BaseRecord
+    | RunStartedRecord
+    | RunResumedRecord
+    | SuperstepRecord
+    | RunInterruptedRecord
+    | RunCancellingRecord
+    | RunEndedRecord
+)
 
 
 class Entry(

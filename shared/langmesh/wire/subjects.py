@@ -206,6 +206,16 @@ def active(partition: int, tenant: str, thread: str) -> str:
     return f"{ROOT}.active.{partition}.{_t(tenant, 'tenant')}.{_t(thread, 'thread')}"
 
 
+def parse_active(subject: str) -> tuple[str, str]:
+    """The tenant and the thread of a marker.
+
+    Raises:
+        MeshError: INVALID_NAME if it is not one.
+    """
+    _, tenant, thread = _parts(subject, "active", 3)
+    return from_token(tenant), from_token(thread)
+
+
 def event(tenant: str, graph: str, thread: str, run: str) -> str:
     """Where the progress and the result of one run are published."""
     return (

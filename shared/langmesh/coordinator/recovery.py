@@ -1,0 +1,87 @@
+"""Go on with the runs of the owner before: whatever thread is marked in ACTIVE is looked at."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from typing import Final
+
+from langmesh.bus import Bus
+from langmesh.bus.reading import subjects_of
+from langmesh.coordinator.admission import Admission
+from langmesh.coordinator.catalog import Catalog
+from langmesh.errors import ErrorCode, MeshError
+from langmesh.wire import subjects
+from langmesh.wire.streams import ACTIVE
+
+log = logging.getLogger(__name__)
+
+_AT_ONCE: Final = 16
+_RETRY_S: Final = 1.0
+
+
+@contextlib.asynccontextmanager
+async def recovering(bus: Bus, admission: Admission, catalog: Catalog) -> AsyncIterator[None]:
+    """Take over what the owner before left, while the block runs.
+
+    A run whose graph cannot be loaded here waits until a revision of some graph can.
+    """
+    changed = asyncio.Event()
+    changed.set()
+    catalog.on_graphs_changed(changed.set)
+    task = asyncio.create_task(_recover(bus, admission, changed), name="recover runs")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _recover(bus: Bus, admission: Admission, changed: asyncio.Event) -> None:
+    waiting: set[str] | None = None
+    while True:
+        await changed.wait()
+        changed.clear()
+        if waiting is None:
+            waiting = await _marked(bus)
+        places = asyncio.Semaphore(_AT_ONCE)
+        left = await asyncio.gather(
+            *(_take_over(bus, admission, subject, places) for subject in waiting)
+        )
+        waiting = {subject for subject in left if subject}
+
+
+async def _marked(bus: Bus) -> set[str]:
+    while True:
+        try:
+            return set(await subjects_of(bus, ACTIVE.name, subjects.ACTIVE_ALL))
+        except MeshError as exc:
+            log.warning("unfinished runs cannot be listed yet: %s", exc.message)
+            await asyncio.sleep(_RETRY_S)
+
+
+async def _take_over(
+    bus: Bus, admission: Admission, subject: str, places: asyncio.Semaphore
+) -> str:
+    """Go on with a marked thread's run; gives the subject back if that is not possible yet."""
+    async with places:
+        while True:
+            try:
+                mark = await bus.last(ACTIVE.name, subject)
+                if mark is None:
+                    return ""
+                tenant, thread = subjects.parse_active(subject)
+                if await admission.take_over(tenant, thread, mark=mark[0]) is None:
+                    await bus.delete(ACTIVE.name, mark[0])
+                return ""
+            except MeshError as exc:
+                if not exc.retryable or exc.code == ErrorCode.UNKNOWN_GRAPH:
+                    log.error("the run marked by %s waits: %s", subject, exc.message)
+                    return subject
+                log.warning("the run marked by %s is not taken over yet: %s", subject, exc.message)
+            except Exception:
+                log.exception("the run marked by %s cannot be taken over", subject)
+                return subject
+            await asyncio.sleep(_RETRY_S)

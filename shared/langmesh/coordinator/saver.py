@@ -1,0 +1,244 @@
+"""The checkpoints of an owned thread: LangGraph's loop writes them through this to the log.
+
+One entry per superstep holds the checkpoint, what its tasks wrote, which tasks were applied and how
+far clients were told, all or nothing. What tasks write is in their slots until then (R6), so
+``aput_writes`` only remembers it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    BaseCheckpointSaver,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    DeltaChannelHistory,
+)
+from langgraph.checkpoint.serde.base import SerializerProtocol
+
+from langmesh.checkpoint import codec
+from langmesh.checkpoint.codec import Stored
+from langmesh.checkpoint.strict import StrictSerde
+from langmesh.clock import new_id
+from langmesh.log import ThreadLog, ThreadState
+from langmesh.log.chain import Tail
+from langmesh.log.values import Values
+from langmesh.wire.log import ChannelValue, ChannelWrite, Record, WritesRecord
+
+RecordsOf = Callable[[str], Awaitable[Sequence[Record]]]
+"""Gives the records that go into one entry with a checkpoint of that id."""
+
+
+class ThreadSaver(BaseCheckpointSaver[str]):
+    """LangGraph's checkpointer on the log of a thread that this process owns.
+
+    Only the methods with ``a`` are there: the coordinator's loop uses no other.
+
+    Args:
+        log: The thread's log, loaded.
+        values: Where large values are kept.
+        serializer: A strict one, with the types of the graph's schemas.
+        beside: Asked for what else is stated with each checkpoint.
+    """
+
+    def __init__(
+        self,
+        log: ThreadLog,
+        values: Values,
+        serializer: SerializerProtocol,
+        *,
+        beside: RecordsOf | None = None,
+    ) -> None:
+        super().__init__(serde=serializer)
+        self._log = log
+        self._values = values
+        self._strict = StrictSerde(serializer)
+        self._beside = beside
+        self._writes: list[WritesRecord] = []
+        """Writes that are in no entry yet."""
+        self._commits: dict[str, asyncio.Future[Tail]] = {}
+        """Of the checkpoints that somebody stores or waits for."""
+
+    def get_next_version(self, current: str | int | None, channel: None) -> str:
+        """The version after one: a growing number, then what tells apart the branches of a fork."""
+        number = int(str(current).partition(".")[0]) if current is not None else 0
+        return f"{number + 1:016}.{new_id()[:12]}"
+
+    async def committed(self, checkpoint_id: str) -> None:
+        """Wait until a checkpoint is stored (R2).
+
+        Raises:
+            MeshError: FENCED and the like: it never will be.
+        """
+        if checkpoint_id not in (await self._log.load()).checkpoints:
+            # LangGraph hands it over in the background, perhaps later than its tasks.
+            await asyncio.shield(self._commit_of(checkpoint_id))
+
+    def _commit_of(self, checkpoint_id: str) -> asyncio.Future[Tail]:
+        if (commit := self._commits.get(checkpoint_id)) is None:
+            commit = self._commits[checkpoint_id] = asyncio.get_running_loop().create_future()
+        return commit
+
+    def take_writes(self) -> list[WritesRecord]:
+        """The writes that are in no entry yet; whoever takes them appends them."""
+        taken, self._writes = self._writes, []
+        return taken
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """The checkpoint that a config addresses, or the thread's latest.
+
+        Raises:
+            MeshError: FENCED, BROKEN_CHAIN, BROKER_UNAVAILABLE, VALUE_NOT_SERIALIZABLE.
+        """
+        state = self._with_writes(await self._log.load())
+        wanted = codec.place_of(config).checkpoint_id or state.latest
+        if wanted not in state.checkpoints:
+            return None
+        return await self._decoded(Stored.of(state, wanted))
+
+    async def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,  # noqa: A002  LangGraph's word
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        """The thread's checkpoints, newest first.
+
+        Raises:
+            MeshError: As :meth:`aget_tuple`.
+        """
+        state = self._with_writes(await self._log.load())
+        only = codec.place_of(config).checkpoint_id if config is not None else ""
+        bound = codec.place_of(before).checkpoint_id if before is not None else ""
+        given = 0
+        for checkpoint_id in sorted(state.checkpoints, reverse=True):
+            if (only and checkpoint_id != only) or (bound and checkpoint_id >= bound):
+                continue
+            if limit is not None and given >= limit:
+                return
+            found = await self._decoded(Stored.of(state, checkpoint_id))
+            if all(found.metadata.get(key) == value for key, value in (filter or {}).items()):
+                given += 1
+                yield found
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Store a checkpoint, in one entry with all that led to it.
+
+        Raises:
+            MeshError: As :meth:`aget_tuple`.
+        """
+        checkpoint_id = checkpoint["id"]
+        commit = self._commit_of(checkpoint_id)
+        try:
+            tail = await self._append(config, checkpoint, metadata, new_versions)
+        except BaseException as exc:
+            commit.set_exception(exc)
+            # Whoever waits for it is told; nobody may be there.
+            commit.exception()
+            raise
+        commit.set_result(tail)
+        del self._commits[checkpoint_id]
+        return codec.config_of(self._log.chain, checkpoint_id)
+
+    async def _append(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> Tail:
+        state = await self._log.load()
+        record = codec.encode_checkpoint(self._strict, config, checkpoint, metadata)
+        values = []
+        for channel, version in codec.channels_to_store(state, checkpoint, new_versions).items():
+            what = f"state channel {channel!r}"
+            value = self._strict.encode(checkpoint["channel_values"][channel], what=what)
+            values.append(ChannelValue(channel, version, await self._values.stow(value)))
+        record = msgspec.structs.replace(record, values=values)
+        beside = await self._beside(checkpoint["id"]) if self._beside is not None else ()
+        return await self._log.append_nowait([*self.take_writes(), record, *beside])
+
+    async def aput_writes(
+        self,
+        config: RunnableConfig,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str = "",
+    ) -> None:
+        """Remember what a task wrote; it goes into the next entry.
+
+        Raises:
+            MeshError: VALUE_NOT_SERIALIZABLE.
+        """
+        place = codec.place_of(config)
+        record = codec.encode_writes(self._strict, place, writes, task_id, task_path)
+        stowed = [
+            ChannelWrite(each.index, each.channel, await self._values.stow(each.value))
+            for each in record.writes
+        ]
+        self._writes.append(msgspec.structs.replace(record, writes=stowed))
+
+    async def aget_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """What delta channels are replayed from.
+
+        Raises:
+            MeshError: As :meth:`aget_tuple`.
+        """
+        state = self._with_writes(await self._log.load())
+        target = codec.place_of(config).checkpoint_id or state.latest
+        found: dict[str, DeltaChannelHistory] = {}
+        for channel in channels:
+            path = codec.delta_path(state, target, channel)
+            seed = None if path.seed is None else await self._values.fetch(path.seed)
+            writes = [
+                (task, write._replace(value=await self._values.fetch(write.value)))
+                for task, write in path.writes
+            ]
+            found[channel] = codec.decode_delta(
+                self._strict, self._log.chain, codec.DeltaPath(writes, seed)
+            )
+        return found
+
+    def _with_writes(self, state: ThreadState) -> ThreadState:
+        """The state as it will be when the remembered writes are in the log."""
+        if not self._writes:
+            return state
+        shown = ThreadState()
+        shown.checkpoints, shown.values, shown.latest = (
+            state.checkpoints,
+            state.values,
+            state.latest,
+        )
+        concerned = {record.checkpoint_id for record in self._writes}
+        copied = {each: dict(state.writes.get(each, {})) for each in concerned}
+        shown.writes = {**state.writes, **copied}
+        shown.apply(0, self._writes)
+        return shown
+
+    async def _decoded(self, stored: Stored) -> CheckpointTuple:
+        inline = Stored(
+            stored.record,
+            {name: await self._values.fetch(one) for name, one in stored.values.items()},
+            [
+                (task, write._replace(value=await self._values.fetch(write.value)))
+                for task, write in stored.writes
+            ],
+        )
+        return codec.decode_tuple(self._strict, self._log.chain, inline)

@@ -1,0 +1,294 @@
+"""The tasks of one run: each is carried through the mesh, attempt by attempt, and told to clients."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from langgraph.types import PregelExecutableTask
+
+from langmesh.bus.blobs import Blobs
+from langmesh.clock import new_id, now_ms
+from langmesh.coordinator.caps import capability, idempotency_key
+from langmesh.coordinator.catalog import Catalog
+from langmesh.coordinator.dispatch import Attempt, Dispatcher
+from langmesh.coordinator.events import EventWriter
+from langmesh.errors import MeshError
+from langmesh.graphs.loading import LoadedGraph
+from langmesh.graphs.remote import TaskParts, apply_outcome, plain
+from langmesh.service.configuration import Configuration
+from langmesh.telemetry import attributes
+from langmesh.telemetry.spans import Span
+from langmesh.telemetry.tracing import Tracer
+from langmesh.wire import codec, subjects
+from langmesh.wire.log import AppliedTask
+from langmesh.wire.messages import (
+    ErrorInfo,
+    ExecuteTask,
+    Header,
+    OutcomePayload,
+    TaskContext,
+    TaskEnded,
+    TaskOutcome,
+    TaskRestarted,
+    TaskStarted,
+    TaskWaiting,
+    Value,
+)
+from langmesh.wire.names import partition
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """What all runs of a coordinator share."""
+
+    catalog: Catalog
+    dispatcher: Dispatcher
+    blobs: Blobs
+    tracer: Tracer
+    key: bytes
+    instance: str
+    configuration: Configuration
+
+
+@dataclass(slots=True, kw_only=True)
+class Tasks:
+    """Dispatches the tasks of one life of a run."""
+
+    engine: Engine
+    tenant: str
+    graph: str
+    thread: str
+    run: str
+    invocation: str
+    """What tells the attempts after an answer from those before it (R3)."""
+    loaded: LoadedGraph
+    events: EventWriter
+    span: Span
+    config: Value
+    agent_modes: list[str]
+    logged: Callable[[str], Awaitable[None]]
+    """Waits until the checkpoint of an id is stored, and that the run began (R2)."""
+    is_stopping: Callable[[], bool]
+    """Whether the coordinator stops: then nothing more is told of the run here."""
+    taken_over: bool = False
+    """Whether attempts may have been sent, or even have ended, before this life of the run."""
+    applied: list[AppliedTask] = field(default_factory=list)
+    """The tasks that ended since the list was taken, in that order."""
+    supersteps: set[int] = field(default_factory=set)
+    count: int = 0
+    _writers: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    """For each channel, the spans of the tasks that wrote it since a task was triggered by it."""
+
+    async def dispatch(self, task: PregelExecutableTask) -> None:
+        """The seam: what LangGraph calls instead of running a task."""
+        node = self.loaded.topology.nodes.get(task.name)
+        parts = TaskParts(task, self.loaded.serde, node.reads if node is not None else [])
+        await parts.stow(self.engine.blobs)
+        await self.logged(parts.checkpoint_id)
+        await self.events.room()
+        self.supersteps.add(parts.superstep)
+        self.count += 1
+        try:
+            outcome = await self._attempts(task, parts)
+        except asyncio.CancelledError:
+            if not self.is_stopping():
+                self._tell_ended(task, parts.superstep, "cancelled")
+            raise
+        except MeshError as exc:
+            if not exc.retryable:
+                self._tell_ended(task, parts.superstep, "rejected")
+            raise
+        self._note_writes(task, outcome)
+        self.applied.append(AppliedTask(task.id, task.name, outcome.payload.attempt))
+        self._tell_ended(task, parts.superstep, outcome.payload.kind, outcome.payload)
+        await apply_outcome(task, outcome.payload, self.loaded.serde, self.engine.blobs)
+
+    async def _attempts(self, task: PregelExecutableTask, parts: TaskParts) -> TaskOutcome:
+        """Try a task until an attempt's outcome is its last."""
+        node = self.loaded.topology.nodes.get(task.name)
+        links = self._joined(task)
+        first_at = now_ms()
+        number = 1
+        while True:
+            outcome, attempt = await self._attempt(task, parts, number, links, first_at)
+            payload = outcome.payload
+            if payload.kind == "poison":
+                await self.engine.dispatcher.bury_poison(attempt, payload)
+            if payload.kind != "retry":
+                return outcome
+            if attempt.foreign and node is not None and number >= node.attempts_max:
+                # A Python agent counts by its node's own policy; others may say retry for ever.
+                return msgspec.structs.replace(
+                    outcome, payload=msgspec.structs.replace(payload, kind="error")
+                )
+            number += 1
+            self.events.emit(
+                TaskRestarted,
+                task_id=task.id,
+                node=task.name,
+                attempt=number,
+                delay_ms=payload.delay_ms,
+                error=_attempt_error(outcome),
+            )
+            links = [outcome.header.traceparent]
+            # No worker is held while the backoff passes.
+            await asyncio.sleep(payload.delay_ms / 1000)
+
+    async def _attempt(
+        self,
+        task: PregelExecutableTask,
+        parts: TaskParts,
+        number: int,
+        links: list[str],
+        first_at: int,
+    ) -> tuple[TaskOutcome, Attempt]:
+        engine = self.engine
+        binding = engine.catalog.binding(self.tenant, self.graph, task.name)
+        cap = capability(
+            engine.key,
+            tenant=self.tenant,
+            thread=self.thread,
+            checkpoint_ns=parts.checkpoint_ns,
+            checkpoint_id=parts.checkpoint_id,
+            task_id=task.id,
+            invocation=self.invocation,
+            attempt=number,
+        )
+        slot = subjects.slot(
+            partition(self.tenant, self.thread), self.tenant, self.graph, task.name, cap
+        )
+        context = TaskContext(
+            tenant=self.tenant,
+            graph=self.graph,
+            revision=self.loaded.topology.revision,
+            thread=self.thread,
+            run=self.run,
+            node=task.name,
+            release=binding.release,
+            superstep=parts.superstep,
+            checkpoint_id=parts.checkpoint_id,
+            checkpoint_ns=parts.checkpoint_ns,
+            invocation=self.invocation,
+        )
+        message_id = new_id()
+        span = engine.tracer.begin(
+            attributes.send(
+                context,
+                subject=binding.subject,
+                message_id=message_id,
+                task_id=task.id,
+                attempt=number,
+            ),
+            parent=self.span.traceparent,
+            links=links,
+        )
+        payload = parts.payload(
+            attempt=number,
+            cap=cap,
+            slot=slot,
+            idempotency_key=idempotency_key(
+                engine.key, tenant=self.tenant, thread=self.thread, task_id=task.id
+            ),
+            config=self.config,
+            first_attempt_at_ms=first_at,
+            stream_modes=self.agent_modes,
+        )
+        message = ExecuteTask(
+            header=Header(
+                id=message_id,
+                type=ExecuteTask.TYPE,
+                sender=engine.instance,
+                receiver=task.name,
+                sent_at_ms=now_ms(),
+                traceparent=span.traceparent,
+            ),
+            payload=payload,
+            context=context,
+        )
+
+        def on_waiting(reason: str) -> None:
+            self.events.emit(TaskWaiting, task_id=task.id, node=task.name, reason=reason)
+
+        attempt = Attempt(
+            tenant=self.tenant,
+            graph=self.graph,
+            node=task.name,
+            release=binding.release,
+            run=self.run,
+            cap=cap,
+            slot=slot,
+            subject=binding.subject,
+            body=(
+                codec.encode_json(plain(message, task))
+                if binding.encoding == "json"
+                else codec.encode(message)
+            ),
+            outcome=asyncio.get_running_loop().create_future(),
+            on_waiting=on_waiting,
+            on_sent=span.end,
+            foreign=binding.encoding == "json",
+            may_be_done=self.taken_over,
+        )
+        if number == 1:
+            self.events.emit(
+                TaskStarted,
+                task_id=task.id,
+                node=task.name,
+                superstep=parts.superstep,
+                attempt=number,
+                subject=binding.subject,
+            )
+        try:
+            return await engine.dispatcher.perform(attempt), attempt
+        except BaseException as exc:
+            # It ended when the broker stored the attempt, unless it never came to that.
+            span.end(exc)
+            raise
+
+    def _joined(self, task: PregelExecutableTask) -> list[str]:
+        """Spans of the tasks that a task waited for, where they are more than one."""
+        spans = [span for trigger in task.triggers for span in self._writers.pop(trigger, [])]
+        return spans if len(spans) > 1 else []
+
+    def _note_writes(self, task: PregelExecutableTask, outcome: TaskOutcome) -> None:
+        for channel in {channel for channel, _ in outcome.payload.writes}:
+            self._writers[channel].append(outcome.header.traceparent)
+
+    def _tell_ended(
+        self,
+        task: PregelExecutableTask,
+        superstep: int,
+        status: str,
+        payload: OutcomePayload | None = None,
+    ) -> None:
+        """Tell that a task is over; without an outcome, nobody is known to have executed it."""
+        fields: dict[str, Any] = {}
+        if payload is not None:
+            fields = {
+                "attempt": payload.attempt,
+                "chunks": payload.chunks,
+                "queue_ms": payload.queue_us / 1000,
+                "execute_ms": payload.execute_us / 1000,
+            }
+            if payload.executor is not None:
+                fields |= {"instance": payload.executor.instance, "pid": payload.executor.pid}
+        self.events.emit(
+            TaskEnded,
+            task_id=task.id,
+            node=task.name,
+            superstep=superstep,
+            status=status,
+            **fields,
+        )
+
+
+def _attempt_error(outcome: TaskOutcome) -> ErrorInfo | None:
+    fault = outcome.payload.fault
+    if fault is None:
+        return None
+    return ErrorInfo(type=fault.type, code=fault.code, message=fault.message, node=fault.node)

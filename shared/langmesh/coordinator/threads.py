@@ -1,0 +1,146 @@
+"""The threads that this coordinator owns: their logs, their runs in order, what is kept in memory.
+
+Everything about a thread is in its log, so one that is idle may be dropped and opened again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from langmesh.bus import Bus
+from langmesh.coordinator.journal import Journal
+from langmesh.coordinator.saver import RecordsOf, ThreadSaver
+from langmesh.graphs.loading import LoadedGraph
+from langmesh.log import Logs, ThreadLog
+from langmesh.log.chain import Tail
+from langmesh.wire.log import Record
+
+if TYPE_CHECKING:
+    from langmesh.coordinator.admission import Live
+    from langmesh.coordinator.run import Run
+
+ThreadKey = tuple[str, str]
+
+
+@dataclass(slots=True, eq=False)
+class Thread:
+    """One thread: its log, and a queue in which its runs go one after the other."""
+
+    tenant: str
+    name: str
+    log: ThreadLog
+    logs: Logs
+    waiting: deque[Live] = field(default_factory=deque)
+    active: Live | None = None
+    held: bool = False
+    """Whether something else than a run works on the thread's state."""
+    users: int = 0
+    """How many are inside of :meth:`Threads.using`."""
+    latest: Run | None = None
+    """The run that was driven last in this process; an answer continues it while it asks."""
+    _journal: Journal = field(default_factory=Journal)
+    _folded: int = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether a run that comes must wait."""
+        return self.held or self.active is not None
+
+    @property
+    def asking(self) -> bool:
+        """Whether a run that was driven here waits for a human."""
+        return self.latest is not None and self.latest.asking
+
+    async def journal(self) -> Journal:
+        """How its runs stand, as the log tells.
+
+        Raises:
+            MeshError: FENCED, BROKEN_CHAIN, BROKER_UNAVAILABLE.
+        """
+        records = (await self.log.load()).journal
+        if self._folded > len(records):
+            # The chain was begun anew, or pruned.
+            self._journal, self._folded = Journal(), 0
+        self._journal.apply(record for _, record in records[self._folded :])
+        self._folded = len(records)
+        return self._journal
+
+    async def append(self, records: Sequence[Record]) -> Tail:
+        """State something in the log.
+
+        Raises:
+            MeshError: As :meth:`journal`.
+        """
+        return await self.log.append(records)
+
+    def saver(self, loaded: LoadedGraph, *, beside: RecordsOf | None = None) -> ThreadSaver:
+        """A checkpointer for the thread, which decodes by a graph's schemas."""
+        return ThreadSaver(self.log, self.logs.values, loaded.serde.serializer, beside=beside)
+
+
+class Threads:
+    """Opens threads, and forgets those that were idle the longest.
+
+    Args:
+        bus: The connection.
+        instance: This coordinator, written into every entry.
+        epoch: Of its ownership, likewise.
+        idle_max: How many idle threads are kept in memory.
+    """
+
+    def __init__(self, bus: Bus, *, instance: str, epoch: int, idle_max: int) -> None:
+        self._bus = bus
+        self._instance = instance
+        self._epoch = epoch
+        self._idle_max = idle_max
+        self._logs: dict[str, Logs] = {}
+        self._threads: OrderedDict[ThreadKey, Thread] = OrderedDict()
+
+    def close(self) -> None:
+        """Listen to the connection no more."""
+        for logs in self._logs.values():
+            logs.close()
+
+    def get(self, tenant: str, name: str) -> Thread | None:
+        """A thread that is in memory."""
+        return self._threads.get((tenant, name))
+
+    @contextlib.asynccontextmanager
+    async def using(self, tenant: str, name: str) -> AsyncIterator[Thread]:
+        """A thread with its log loaded, which is not forgotten while the block runs.
+
+        Raises:
+            MeshError: INVALID_NAME, BROKEN_CHAIN, BROKER_UNAVAILABLE.
+        """
+        key = (tenant, name)
+        thread = self._threads.get(key)
+        if thread is None or (thread.log.failed and not thread.busy):
+            logs = self._logs_of(tenant)
+            thread = Thread(tenant, name, logs.own(name, epoch=self._epoch), logs)
+            self._threads[key] = thread
+        self._threads.move_to_end(key)
+        thread.users += 1
+        try:
+            self._forget_idle()
+            await thread.log.load()
+            yield thread
+        finally:
+            thread.users -= 1
+
+    def _logs_of(self, tenant: str) -> Logs:
+        if (logs := self._logs.get(tenant)) is None:
+            logs = Logs(self._bus, tenant=tenant, writer=self._instance)
+            self._logs[tenant] = logs
+        return logs
+
+    def _forget_idle(self) -> None:
+        if len(self._threads) <= self._idle_max:
+            return
+        for key, thread in self._threads.items():
+            if not (thread.users or thread.busy or thread.waiting) and thread.log.idle:
+                del self._threads[key]
+                return
