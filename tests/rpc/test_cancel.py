@@ -53,7 +53,8 @@ async def test_a_queued_run_never_starts(mesh: LocalMesh, ask: Asker, gate: Gate
         # Nothing but that run is touched.
         views = [await ask("run.get", run_id=run["run_id"]) for run in runs]
         assert [view["status"] for view in views] == ["running", "cancelled", "queued"]
-        assert await submissions(mesh) == 2
+        # The first is in its thread's log.
+        assert await submissions(mesh) == 1
         gate.open("t1")
         ended = [await ask("run.wait", run_id=run["run_id"]) for run in runs]
         assert [view["status"] for view in ended] == ["success", "cancelled", "success"]
@@ -182,7 +183,7 @@ async def test_a_stop_of_the_coordinator_ends_no_run(
             ]
             await asyncio.gather(*(gate.reached(thread) for thread in ("t1", "t2", "t3")))
             assert (await ask("run.cancel", run_id=runs[3]["run_id"]))["status"] == "cancelled"
-        assert await submissions(mesh) == 3
+        assert await submissions(mesh) == 1  # what is driven is in its thread's log
         for thread in ("t1", "t2"):
             gate.open(thread)
         async with mesh.coordinator():

@@ -57,6 +57,8 @@ class Attempt:
     """Told why the attempt waits, when nobody serves its node."""
     on_sent: Callable[[], None]
     """Told that the broker has stored the attempt."""
+    goes_on: Callable[[], bool]
+    """Whether somebody will want its outcome when whoever waits for it is cancelled."""
     sent_at: float = 0.0
     foreign: bool = False
     """Whether it goes to an agent in another language."""
@@ -111,7 +113,8 @@ class Dispatcher:
             return await attempt.outcome
         finally:
             self._pending.pop(attempt.cap, None)
-            if not attempt.outcome.done() or attempt.outcome.cancelled():
+            unfinished = not attempt.outcome.done() or attempt.outcome.cancelled()
+            if unfinished and not attempt.goes_on():
                 self._spawn(self._call_off(attempt))
 
     def _publish_again(self, attempt: Attempt) -> None:

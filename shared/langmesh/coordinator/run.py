@@ -173,6 +173,9 @@ class Run:
 
     async def _drive(self) -> None:
         before = self.before
+        if self._called_off:
+            await self._end("cancelled")
+            return
         if before is None or self.resumed:
             self.events.emit(
                 RunStarted,
@@ -185,11 +188,10 @@ class Run:
         else:
             self.logged.set()
             self.mark.begin()
-            self._called_off |= before.cancelling
-        try:
-            if self._called_off:
+            if before.cancelling:
                 await self._end("cancelled")
                 return
+        try:
             if not await self._is_at_gate():
                 await self._loop()
             await self._conclude()
@@ -335,7 +337,7 @@ class Run:
             config=run_config(self.loaded.serde, config),
             agent_modes=sorted(_AGENT_MODES.intersection(modes)),
             logged=self._logged,
-            is_stopping=self._is_stopping,
+            is_left=self._is_left,
             taken_over=self.before is not None and not self.resumed,
         )
         told_values = self._goes_on
@@ -351,8 +353,7 @@ class Run:
 
         config["configurable"] |= {
             compat.DISPATCH_KEY: tasks.dispatch,
-            compat.LOOP_KEY: self._on_loop,
-            compat.CONFIG_KEY_STREAM: compat.StreamProtocol(on_chunk, own),
+            compat.LOOP_KEY: compat.LoopHook(compat.StreamProtocol(on_chunk, own), self._on_loop),
         }
         # What is told is told when it happens: the log fixes it with the checkpoint that follows.
         async for _ in self.loaded.compiled.astream(
@@ -446,9 +447,11 @@ class Run:
                 config["max_concurrency"] = given.max_concurrency
         return config
 
-    def _is_stopping(self) -> bool:
+    def _is_left(self) -> bool:
+        """Whether another life of the run goes on with it: the coordinator stops, or lost sight."""
         driver = self._driver
-        return driver is not None and driver.cancelling() > 0 and not self._called_off
+        stopping = driver is not None and driver.cancelling() > 0 and not self._called_off
+        return stopping or (self._saver is not None and self._saver.failed)
 
 
 def _look_at(future: asyncio.Future[Any]) -> None:

@@ -65,6 +65,8 @@ class ThreadSaver(BaseCheckpointSaver[str]):
         """Writes that are in no entry yet."""
         self._commits: dict[str, asyncio.Future[Tail]] = {}
         """Of the checkpoints that somebody stores or waits for."""
+        self.failed = False
+        """Whether a checkpoint could not be stored."""
 
     def get_next_version(self, current: str | int | None, channel: None) -> str:
         """The version after one: a growing number, then what tells apart the branches of a fork."""
@@ -147,6 +149,7 @@ class ThreadSaver(BaseCheckpointSaver[str]):
         try:
             tail = await self._append(config, checkpoint, metadata, new_versions)
         except BaseException as exc:
+            self.failed = True
             commit.set_exception(exc)
             # Whoever waits for it is told; nobody may be there.
             commit.exception()

@@ -17,7 +17,7 @@ from langmesh.coordinator.caps import capability, idempotency_key
 from langmesh.coordinator.catalog import Catalog
 from langmesh.coordinator.dispatch import Attempt, Dispatcher
 from langmesh.coordinator.events import EventWriter
-from langmesh.errors import MeshError
+from langmesh.errors import ErrorCode, MeshError
 from langmesh.graphs.loading import LoadedGraph
 from langmesh.graphs.remote import TaskParts, apply_outcome, plain
 from langmesh.service.configuration import Configuration
@@ -73,12 +73,14 @@ class Tasks:
     agent_modes: list[str]
     logged: Callable[[str], Awaitable[None]]
     """Waits until the checkpoint of an id is stored, and that the run began (R2)."""
-    is_stopping: Callable[[], bool]
-    """Whether the coordinator stops: then nothing more is told of the run here."""
+    is_left: Callable[[], bool]
+    """Whether another life of the run goes on with it: then nothing more is told of it here."""
     taken_over: bool = False
     """Whether attempts may have been sent, or even have ended, before this life of the run."""
     applied: list[AppliedTask] = field(default_factory=list)
     """The tasks that ended since the list was taken, in that order."""
+    _broken: bool = False
+    """Whether the broker was away for so long that the run begins again from its log."""
     supersteps: set[int] = field(default_factory=set)
     count: int = 0
     _writers: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
@@ -96,17 +98,21 @@ class Tasks:
         try:
             outcome = await self._attempts(task, parts)
         except asyncio.CancelledError:
-            if not self.is_stopping():
+            if not self._goes_on():
                 self._tell_ended(task, parts.superstep, "cancelled")
             raise
         except MeshError as exc:
-            if not exc.retryable:
+            self._broken |= exc.code == ErrorCode.BROKER_UNAVAILABLE
+            if not self._goes_on():
                 self._tell_ended(task, parts.superstep, "rejected")
             raise
         self._note_writes(task, outcome)
         self.applied.append(AppliedTask(task.id, task.name, outcome.payload.attempt))
         self._tell_ended(task, parts.superstep, outcome.payload.kind, outcome.payload)
         await apply_outcome(task, outcome.payload, self.loaded.serde, self.engine.blobs)
+
+    def _goes_on(self) -> bool:
+        return self._broken or self.is_left()
 
     async def _attempts(self, task: PregelExecutableTask, parts: TaskParts) -> TaskOutcome:
         """Try a task until an attempt's outcome is its last."""
@@ -231,6 +237,7 @@ class Tasks:
             outcome=asyncio.get_running_loop().create_future(),
             on_waiting=on_waiting,
             on_sent=span.end,
+            goes_on=self._goes_on,
             foreign=binding.encoding == "json",
             may_be_done=self.taken_over,
         )

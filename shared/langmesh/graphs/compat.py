@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from langchain_core.runnables.config import var_child_runnable_config
@@ -28,7 +29,6 @@ from langgraph._internal._constants import (
     CONFIG_KEY_RUNTIME,
     CONFIG_KEY_SCRATCHPAD,
     CONFIG_KEY_SEND,
-    CONFIG_KEY_STREAM,
     CONFIG_KEY_TASK_ID,
     CONFIG_KEY_THREAD_ID,
     ERROR,
@@ -67,7 +67,6 @@ __all__ = [
     "CONFIG_KEY_SEND",
     "CONFIG_KEY_TASK_ID",
     "CONFIG_KEY_THREAD_ID",
-    "CONFIG_KEY_STREAM",
     "DISPATCH_KEY",
     "ERROR",
     "INTERRUPT",
@@ -78,6 +77,7 @@ __all__ = [
     "LOOP_KEY",
     "AsyncPregelLoop",
     "Dispatch",
+    "LoopHook",
     "PregelExecutableTask",
     "PregelNode",
     "StreamMessagesHandler",
@@ -97,10 +97,20 @@ DISPATCH_KEY: Final = "__langmesh_dispatch"
 """Key in ``configurable``; the leading underscores keep it out of checkpoint metadata."""
 
 LOOP_KEY: Final = "__langmesh_loop"
-"""Key in ``configurable`` of a function that is called with LangGraph's loop when it has begun."""
+"""Key in ``configurable`` of a ``LoopHook``."""
 
 Dispatch = Callable[[PregelExecutableTask], Awaitable[None]]
-OnLoop = Callable[[AsyncPregelLoop], None]
+
+
+@dataclass(frozen=True, slots=True)
+class LoopHook:
+    """What a mesh run does with LangGraph's loop."""
+
+    stream: StreamProtocol
+    """Gets every chunk at the moment when it comes to be, as (namespace, mode, data)."""
+    entered: Callable[[AsyncPregelLoop], None]
+    """Called when the loop has taken its input, before its first task and its first save."""
+
 
 _original = _retry.arun_with_retry
 _enter = AsyncPregelLoop.__aenter__
@@ -149,11 +159,13 @@ def check() -> None:
 
 
 async def _entered(self: AsyncPregelLoop) -> AsyncPregelLoop:
-    entered = await _enter(self)
-    on_loop: OnLoop | None = self.config.get(CONF, {}).get(LOOP_KEY)
-    if on_loop is not None and not self.is_nested:
-        on_loop(self)
-    return entered
+    hook: LoopHook | None = self.config.get(CONF, {}).get(LOOP_KEY)
+    if hook is None or self.is_nested:
+        return await _enter(self)
+    self.stream = hook.stream
+    await _enter(self)
+    hook.entered(self)
+    return self
 
 
 async def _seam(
