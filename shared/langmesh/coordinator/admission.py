@@ -21,7 +21,7 @@ from langmesh.clock import now_iso
 from langmesh.coordinator.decisions import Decisions
 from langmesh.coordinator.events import EventWriter, Usurped
 from langmesh.coordinator.mark import Mark
-from langmesh.coordinator.revival import revived
+from langmesh.coordinator.revival import revived, writer_behind
 from langmesh.coordinator.run import Again, Run, Submitted
 from langmesh.coordinator.tasks import Engine
 from langmesh.coordinator.threads import Thread, Threads
@@ -401,13 +401,13 @@ class Admission:
         run, thread = live.run, live.run.thread
         while True:
             try:
-                await run.events.flush()
+                await run.events.stop()
                 last = (await thread.journal()).last
                 if last is not None and last.started.run_id == run.id and last.phase == "running":
                     live.run = await revived(self._bus, self._engine, thread, last, mark=run.mark)
                     thread.latest = live.run
                 else:
-                    run.restart()
+                    run.restart(await writer_behind(self._bus, run))
             except MeshError as exc:
                 if not exc.retryable:
                     raise

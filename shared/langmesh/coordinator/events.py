@@ -4,14 +4,16 @@ Each event is appended under the condition that the one before it is still the s
 R10), so that two coordinators that both believe to own a run cannot both write.
 
 Events trail the run. So that none is lost with its coordinator, each entry of the thread's log
-carries the events that were not stored when it was made (:meth:`EventWriter.unstored`). A successor
-stores those first, and does not tell again what the run had told beyond its log (``told``).
+carries the events before it that are not stored yet (:meth:`EventWriter.unstored`), and what comes
+of an entry is told when the entry is stored (:meth:`EventWriter.hold`). A successor stores the
+former first, and leaves out what was told after the log's last entry (``told``).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections import Counter, deque
 from collections.abc import Hashable, Iterable
 from typing import Any, Final
@@ -91,7 +93,9 @@ class EventWriter:
         self._told = told if told is not None else Counter()
         self._queue: deque[bytes | Event] = deque()
         """Encoded events, but for those that are too large as they are."""
-        self._held = False
+        self._holds: deque[int] = deque()
+        """Numbers of the last events before what waits for a release, oldest first."""
+        self._stopped = False
         self._shrinking = asyncio.Lock()
         self._body: bytes | None = None
         """The event on its way."""
@@ -132,18 +136,28 @@ class EventWriter:
             self._queue.append(event)
         self._wake()
 
-    def emit_held(self, kind: type[Event], **fields: Any) -> None:
-        """Queue an event that is not sent before :meth:`release`; no other may follow until then.
-
-        A run's end is in its log first.
-        """
-        self._held = True
-        self.emit(kind, **fields)
+    def hold(self) -> None:
+        """Do not send what is emitted from now on before a call of :meth:`release` for this one."""
+        self._holds.append(self._seq)
 
     def release(self) -> None:
-        """Send what :meth:`emit_held` queued."""
-        self._held = False
+        """Send what the oldest hold keeps."""
+        if self._holds:
+            self._holds.popleft()
+            self._wake()
+
+    def release_all(self) -> None:
+        """Send whatever is held."""
+        self._holds.clear()
         self._wake()
+
+    async def stop(self) -> None:
+        """Send no more, and wait until it is known what became of the event on its way."""
+        self._stopped = True
+        while self._body is not None and not self.usurped:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append((sys.maxsize, future))
+            await future
 
     def tell_again(self, bodies: Iterable[bytes]) -> None:
         """Queue events that a coordinator before had numbered and not stored."""
@@ -151,11 +165,17 @@ class EventWriter:
         self._seq += len(self._queue)
         self._wake()
 
-    async def unstored(self) -> list[bytes]:
-        """The events that are not known to be stored, encoded, in their order."""
+    async def unstored(self, seq: int | None = None) -> list[bytes]:
+        """The events that are not known to be stored, encoded, in their order.
+
+        Args:
+            seq: Only those up to this number.
+        """
         await self._shrink()
-        queued = [body for body in self._queue if isinstance(body, bytes)]
-        return queued if self._body is None else [self._body, *queued]
+        bodies = [body for body in self._queue if isinstance(body, bytes)]
+        if self._body is not None:
+            bodies.insert(0, self._body)
+        return bodies if seq is None else bodies[: max(0, len(bodies) - (self._seq - seq))]
 
     def _wake(self) -> None:
         if self._body is None and self._timer is None:
@@ -192,9 +212,9 @@ class EventWriter:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._body is not None or self.usurped or self._repair is not None:
+        if self._body is not None or self.usurped or self._repair is not None or self._stopped:
             return
-        if len(self._queue) <= self._held:
+        if not self._queue or (self._holds and self._seq - len(self._queue) >= self._holds[0]):
             return
         body = self._queue[0]
         if isinstance(body, bytes):

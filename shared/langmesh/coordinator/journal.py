@@ -38,8 +38,6 @@ class LastRun:
     cancelling: bool = False
     step: SuperstepRecord | None = None
     """The last superstep since `begun`."""
-    told: int = 0
-    """Number of the last event that came before the last superstep's own."""
     seq: int = 0
     """Number of the last event that the log fixes."""
     events: list[bytes] = field(default_factory=list)
@@ -70,10 +68,10 @@ class Journal:
         run = self.last
         if run is None or run.started.run_id != record.run_id:
             return
-        run.seq, run.events = record.seq, record.events
+        if not isinstance(record, RunCancellingRecord):
+            run.seq, run.events = record.seq, record.events
         match record:
             case SuperstepRecord():
-                run.told = run.step.seq if run.step is not None else run.begun.seq
                 run.step = record
                 run.supersteps += bool(record.applied)
                 run.tasks += len(record.applied)
@@ -85,7 +83,6 @@ class Journal:
                 run.phase = "ended"
             case Begun():
                 run.begun, run.phase, run.step = record, "running", None
-                run.told = record.seq
             case _:
                 pass
 

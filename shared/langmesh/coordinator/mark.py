@@ -38,7 +38,7 @@ class Mark:
         self._setting: asyncio.Future[int] | None = None
 
     def begin(self) -> None:
-        """Send the mark; what is sent after it on the same connection, the broker stores after it."""
+        """Send the mark; the broker stores later what is sent later on the same connection."""
         if self._seq or self._setting is not None:
             return
         setting = self._setting = asyncio.get_running_loop().create_future()

@@ -1,7 +1,7 @@
 """One coordinator drives runs at a time; others stand by until its lease in etcd ends.
 
 All partitions have one owner: the key of partition 0 stands for them all. The lease only decides
-who tries (rule R1); what fences a coordinator that does not know that it lost is the compare-and-set
+who tries (rule R1); a coordinator that does not know that it lost is fenced by the compare-and-set
 on every entry of a log and on every event.
 """
 

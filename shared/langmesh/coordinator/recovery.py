@@ -75,13 +75,14 @@ async def _take_over(
                 tenant, thread = subjects.parse_active(subject)
                 if await admission.take_over(tenant, thread, mark=mark[0]) is None:
                     await bus.delete(ACTIVE.name, mark[0])
-                return ""
             except MeshError as exc:
                 if not exc.retryable or exc.code == ErrorCode.UNKNOWN_GRAPH:
-                    log.error("the run marked by %s waits: %s", subject, exc.message)
+                    log.error("the run marked by %s waits: %s", subject, exc.message)  # noqa: TRY400
                     return subject
                 log.warning("the run marked by %s is not taken over yet: %s", subject, exc.message)
             except Exception:
                 log.exception("the run marked by %s cannot be taken over", subject)
                 return subject
+            else:
+                return ""
             await asyncio.sleep(_RETRY_S)

@@ -6,7 +6,7 @@ from collections import Counter
 
 from langmesh.bus import Bus
 from langmesh.bus.reading import read_page
-from langmesh.coordinator.events import EventWriter, Told, told
+from langmesh.coordinator.events import EventWriter, told
 from langmesh.coordinator.journal import LastRun
 from langmesh.coordinator.mark import Mark
 from langmesh.coordinator.run import Run, Submitted
@@ -14,7 +14,7 @@ from langmesh.coordinator.tasks import Engine
 from langmesh.coordinator.threads import Thread
 from langmesh.telemetry import attributes
 from langmesh.wire import codec, subjects
-from langmesh.wire.messages import Event, StreamPart
+from langmesh.wire.messages import Event
 from langmesh.wire.streams import EVENT
 
 
@@ -79,12 +79,9 @@ async def _continued(bus: Bus, thread: Thread, last: LastRun) -> EventWriter:
     behind = [codec.decode_event(body) for _, body in stored]
     seq = behind[-1].seq if behind else last.seq - len(last.events)
     missing = [body for body in last.events if codec.decode_event(body).seq > seq]
-    said: Counter[Told] = Counter()
-    for event in (*behind, *map(codec.decode_event, missing)):
-        # The loop shows the checkpoint that it begins at, and its tasks, before that is logged.
-        shown = isinstance(event, StreamPart) and event.mode in ("checkpoints", "tasks", "debug")
-        if isinstance(event, Event) and event.seq > (last.told if shown else last.seq):
-            said[told(event)] += 1
+    said = Counter(
+        told(event) for event in behind if isinstance(event, Event) and event.seq > last.seq
+    )
     writer = EventWriter(
         bus,
         subject,
@@ -96,6 +93,19 @@ async def _continued(bus: Bus, thread: Thread, last: LastRun) -> EventWriter:
     )
     writer.tell_again(missing)
     return writer
+
+
+async def writer_behind(bus: Bus, run: Run) -> EventWriter:
+    """A writer behind what is stored of a run that is in no log."""
+    stored = await _stored(bus, run.events.subject)
+    return EventWriter(
+        bus,
+        run.events.subject,
+        run_id=run.id,
+        thread_id=run.thread.name,
+        seq=codec.decode_event(stored[-1][1]).seq if stored else 0,
+        last=stored[-1][0] if stored else 0,
+    )
 
 
 async def _stored(bus: Bus, subject: str) -> list[tuple[int, bytes]]:

@@ -98,6 +98,12 @@ class Run:
     _tasks: Tasks | None = None
     _beginning: Begun | None = None
     """What the next entry has to state first."""
+    _begin_seq: int = 0
+    """Number of the last event before the loop began."""
+    _begins: bool = False
+    """Whether the entry on its way has the beginning."""
+    _positions: dict[str, int] = field(default_factory=dict)
+    """For each checkpoint that is on its way, the number of the last event before it."""
     _begun: asyncio.Future[Any] | None = None
     """Resolves when the beginning is stored that was stated in an entry of its own."""
     _supersteps: int = 0
@@ -166,9 +172,14 @@ class Run:
         """Take over what was counted before."""
         self._supersteps, self._count = last.supersteps, last.tasks
 
-    def restart(self) -> None:
-        """Forget what nobody knows of it: it is to be driven from its submission on."""
+    def restart(self, events: EventWriter) -> None:
+        """Forget what nobody knows of it: it is to be driven from its submission on.
+
+        Args:
+            events: A writer behind what is stored.
+        """
         self.restarted = True
+        self.events = events
         self._begun = self._beginning = self._saver = self._tasks = None
 
     async def _drive(self) -> None:
@@ -205,7 +216,7 @@ class Run:
             await self._end("cancelled")
         except (Usurped, Fenced):
             raise
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001  whatever the graph raises is the run's result
             await self._fail(exc)
 
     async def _fail(self, exc: Exception) -> None:
@@ -231,7 +242,8 @@ class Run:
             await self._end("success", output=self._output(state.values))
             return
         self.closing = True
-        self.events.emit_held(
+        self._hold_last()
+        self.events.emit(
             RunInterrupted, interrupts=list(state.interrupts), next=sorted(set(state.next))
         )
         await self._state(RunInterruptedRecord, [])
@@ -250,7 +262,8 @@ class Run:
         self.closing = True
         self.span.end(cause if cause is not None else None if status == "success" else status)
         self._count_tasks()
-        self.events.emit_held(
+        self._hold_last()
+        self.events.emit(
             RunEnded,
             status=status,
             output=output,
@@ -262,6 +275,11 @@ class Run:
         if self.before is not None or self.logged.is_set() or self._beginning is not None:
             await self._state(RunEndedRecord, self._begin(), status=status)
         self.events.release()
+
+    def _hold_last(self) -> None:
+        """Let clients hear all but what is emitted next: that, the log must say first."""
+        self.events.release_all()
+        self.events.hold()
 
     async def _state(
         self,
@@ -276,7 +294,7 @@ class Run:
         await self.thread.append([*first, *writes, record])
         self.logged.set()
 
-    def _begin(self) -> list[Record]:
+    def _begin(self) -> list[Begun]:
         """The record of the beginning, if no entry has it yet."""
         beginning, self._beginning = self._beginning, None
         return [] if beginning is None else [beginning]
@@ -341,6 +359,9 @@ class Run:
             taken_over=self.before is not None and not self.resumed,
         )
         told_values = self._goes_on
+        if self.before is None or self.resumed:
+            self._begin_seq = self.events.seq
+            self.events.hold()
 
         def on_chunk(chunk: tuple[Any, str, Any]) -> None:
             nonlocal told_values
@@ -353,7 +374,9 @@ class Run:
 
         config["configurable"] |= {
             compat.DISPATCH_KEY: tasks.dispatch,
-            compat.LOOP_KEY: compat.LoopHook(compat.StreamProtocol(on_chunk, own), self._on_loop),
+            compat.LOOP_KEY: compat.LoopHook(
+                compat.StreamProtocol(on_chunk, own), self._on_loop, self._on_put
+            ),
         }
         # What is told is told when it happens: the log fixes it with the checkpoint that follows.
         async for _ in self.loaded.compiled.astream(
@@ -373,7 +396,7 @@ class Run:
         self.mark.begin()
         fields: dict[str, Any] = {
             "run_id": self.id,
-            "seq": self.events.seq,
+            "seq": self._begin_seq,
             "submit_epoch": self.submitted.epoch,
             "submit_seq": self.submitted.seq,
             "submission": self.submitted.body,
@@ -389,13 +412,19 @@ class Run:
                 traceparent=self.span.traceparent,
             )
 
+    def _on_put(self, checkpoint_id: str) -> None:
+        """Fix what was emitted so far with a checkpoint; what comes of it waits for its entry."""
+        self._positions[checkpoint_id] = self.events.seq
+        self.events.hold()
+
     async def _logged(self, checkpoint_id: str) -> None:
         """Wait until the run's beginning and a checkpoint are in the log (R2)."""
         if self._beginning is not None:
-            events = await self.events.unstored()
+            events = await self.events.unstored(self._begin_seq)
             if beginning := self._begin():
-                begun = msgspec.structs.replace(beginning[0], seq=self.events.seq, events=events)
+                begun = msgspec.structs.replace(beginning[0], events=events)
                 self._begun = self.thread.log.append_nowait([begun])
+                self._begun.add_done_callback(self._on_begun)
         if self._begun is not None:
             await asyncio.shield(self._begun)
         await self._checkpointer().committed(checkpoint_id)
@@ -408,19 +437,34 @@ class Run:
         applied: list[Any] = []
         if self._tasks is not None:
             applied, self._tasks.applied = self._tasks.applied, []
-        events = await self.events.unstored()
+        seq = self._positions.pop(checkpoint_id, self.events.seq)
         step = SuperstepRecord(
             run_id=self.id,
-            seq=self.events.seq,
-            events=events,
+            seq=seq,
+            events=await self.events.unstored(seq),
             checkpoint_id=checkpoint_id,
             applied=applied,
         )
-        return [*self._begin(), step]
+        beginning = self._begin()
+        self._begins = bool(beginning)
+        return [*beginning, step]
+
+    def _on_stored(self) -> None:
+        """A checkpoint is stored: what comes of it may be told."""
+        self.events.release()
+        if self._begins:
+            self._begins = False
+            self.events.release()
+
+    def _on_begun(self, stored: asyncio.Future[Any]) -> None:
+        if not stored.cancelled() and stored.exception() is None:
+            self.events.release()
 
     def _checkpointer(self) -> ThreadSaver:
         if self._saver is None:
-            self._saver = self.thread.saver(self.loaded, beside=self._beside)
+            self._saver = self.thread.saver(
+                self.loaded, beside=self._beside, stored=self._on_stored
+            )
         return self._saver
 
     def _input(self) -> Any:

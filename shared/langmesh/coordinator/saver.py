@@ -46,6 +46,7 @@ class ThreadSaver(BaseCheckpointSaver[str]):
         values: Where large values are kept.
         serializer: A strict one, with the types of the graph's schemas.
         beside: Asked for what else is stated with each checkpoint.
+        stored: Called when a checkpoint is stored.
     """
 
     def __init__(
@@ -55,12 +56,14 @@ class ThreadSaver(BaseCheckpointSaver[str]):
         serializer: SerializerProtocol,
         *,
         beside: RecordsOf | None = None,
+        stored: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(serde=serializer)
         self._log = log
         self._values = values
         self._strict = StrictSerde(serializer)
         self._beside = beside
+        self._stored = stored
         self._writes: list[WritesRecord] = []
         """Writes that are in no entry yet."""
         self._commits: dict[str, asyncio.Future[Tail]] = {}
@@ -155,6 +158,7 @@ class ThreadSaver(BaseCheckpointSaver[str]):
             commit.exception()
             raise
         commit.set_result(tail)
+        self._stored()
         del self._commits[checkpoint_id]
         return codec.config_of(self._log.chain, checkpoint_id)
 

@@ -1,4 +1,4 @@
-"""The tasks of one run: each is carried through the mesh, attempt by attempt, and told to clients."""
+"""The tasks of one run: each goes through the mesh, attempt by attempt, and is told to clients."""
 
 from __future__ import annotations
 

@@ -9,11 +9,11 @@ import contextlib
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from langmesh.bus import Bus
 from langmesh.coordinator.journal import Journal
-from langmesh.coordinator.saver import RecordsOf, ThreadSaver
+from langmesh.coordinator.saver import ThreadSaver
 from langmesh.graphs.loading import LoadedGraph
 from langmesh.log import Logs, ThreadLog
 from langmesh.log.chain import Tail
@@ -77,9 +77,9 @@ class Thread:
         """
         return await self.log.append(records)
 
-    def saver(self, loaded: LoadedGraph, *, beside: RecordsOf | None = None) -> ThreadSaver:
+    def saver(self, loaded: LoadedGraph, **options: Any) -> ThreadSaver:
         """A checkpointer for the thread, which decodes by a graph's schemas."""
-        return ThreadSaver(self.log, self.logs.values, loaded.serde.serializer, beside=beside)
+        return ThreadSaver(self.log, self.logs.values, loaded.serde.serializer, **options)
 
 
 class Threads:

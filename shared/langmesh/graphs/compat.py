@@ -70,12 +70,12 @@ __all__ = [
     "DISPATCH_KEY",
     "ERROR",
     "INTERRUPT",
+    "LOOP_KEY",
     "MISSING",
     "PULL",
     "PUSH",
-    "BaseChannel",
-    "LOOP_KEY",
     "AsyncPregelLoop",
+    "BaseChannel",
     "Dispatch",
     "LoopHook",
     "PregelExecutableTask",
@@ -110,6 +110,8 @@ class LoopHook:
     """Gets every chunk at the moment when it comes to be, as (namespace, mode, data)."""
     entered: Callable[[AsyncPregelLoop], None]
     """Called when the loop has taken its input, before its first task and its first save."""
+    put: Callable[[str], None]
+    """Called with a checkpoint's id when the loop hands it over to be saved, which comes later."""
 
 
 _original = _retry.arun_with_retry
@@ -163,9 +165,22 @@ async def _entered(self: AsyncPregelLoop) -> AsyncPregelLoop:
     if hook is None or self.is_nested:
         return await _enter(self)
     self.stream = hook.stream
+    _observe_puts(self, hook)
     await _enter(self)
     hook.entered(self)
     return self
+
+
+def _observe_puts(loop: AsyncPregelLoop, hook: LoopHook) -> None:
+    put = loop._put_checkpoint
+
+    def observed(metadata: Any) -> None:
+        before = getattr(loop, "_put_checkpoint_fut", None)
+        put(metadata)
+        if getattr(loop, "_put_checkpoint_fut", None) is not before:
+            hook.put(loop.checkpoint["id"])
+
+    setattr(loop, "_put_checkpoint", observed)  # noqa: B010  a method cannot be assigned to
 
 
 async def _seam(

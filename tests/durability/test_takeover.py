@@ -1,0 +1,128 @@
+"""A coordinator dies at each step of a run; the next one goes on: nothing lost, nothing twice."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections import Counter
+
+import pytest
+from langgraph.checkpoint.memory import InMemorySaver
+
+from langmesh.client import Client
+from langmesh.log import Logs
+from langmesh.registry import keys
+from langmesh.testing import LocalMesh
+from langmesh.wire.log import SuperstepRecord
+from langmesh.wire.messages import AnyEvent, RunEnded, RunInterrupted, StreamPart, TaskEnded
+from langmesh.wire.streams import SUBMIT_CONSUMER
+from tests.graphs.durable import gated
+from tests.integration.kit import assert_contiguous, publish, stored_events
+
+SOURCE = "tests.graphs.durable:gated"
+NODES = ("count", "left", "right", "merge", "sign")
+MODES = ["values", "updates", "tasks", "checkpoints"]
+BEFORE_THE_GATE = [
+    *("active:1:before", "active:1:after", "log:1:before", "log:1:after", "ack:1:before"),
+    *("exec:1:before", "exec:1:after", "exec:3:before", "exec:3:after", "exec:8:after"),
+    *("log:2:before", "log:3:before", "log:3:after", "log:7:before", "log:7:after"),
+    # Between the last checkpoint and the word that the run waits: a gate must not be skipped.
+    *("log:8:before", "log:8:after", "event:9:before", "event:9:after"),
+]
+BEHIND_THE_GATE = [
+    *("log:1:before", "log:1:after", "ack:1:before", "exec:1:before", "exec:1:after"),
+    *("log:2:before", "log:2:after", "log:3:before", "log:3:after", "event:3:after"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the broker hand a dead coordinator's submissions over after two seconds."""
+    impatient = dataclasses.replace(SUBMIT_CONSUMER, ack_wait_s=2.0)
+    monkeypatch.setattr("langmesh.coordinator.service.SUBMIT_CONSUMER", impatient)
+
+
+async def crash(mesh: LocalMesh, point: str) -> None:
+    """Let a coordinator work until it dies at a point, and its lease end."""
+    module = "tests.durability.crashing_coordinator"
+    victim = mesh.spawn("coordinator", module, env={"CRASH": point})
+    assert await victim.wait() == 9, victim.output()
+    await mesh.etcd.delete(keys.partition(0))
+
+
+async def oracle() -> dict:
+    """What LangGraph makes of it in one process."""
+    graph = gated()
+    graph.checkpointer = InMemorySaver()
+    config = {"configurable": {"thread_id": "t"}}
+    await graph.ainvoke({"trail": []}, config)
+    return await graph.ainvoke(None, config)
+
+
+async def verify(mesh: LocalMesh, events: list[AnyEvent]) -> None:
+    """The log holds together, every task was applied once, and clients heard everything once."""
+    assert_contiguous(events)
+    assert Counter(type(e) for e in events if isinstance(e, RunEnded | RunInterrupted)) == {
+        RunEnded: 1,
+        RunInterrupted: 1,
+    }
+    ended = Counter(e.task_id for e in events if isinstance(e, TaskEnded))
+    assert set(ended.values()) == {1}
+    state = await Logs(mesh.bus, tenant="default", writer="test").shared("t").load()
+    steps = [record for _, record in state.journal if isinstance(record, SuperstepRecord)]
+    applied = [task.task_id for step in steps for task in step.applied]
+    assert sorted(applied) == sorted(ended)
+    parents = [state.checkpoints[each].parent_id for each in sorted(state.checkpoints)]
+    assert parents == ["", *sorted(state.checkpoints)[:-1]]
+    values = [e.data for e in events if isinstance(e, StreamPart) and e.mode == "values"]
+    # One for the input and one for each superstep; the answer shows the last one again.
+    assert len(values) == 1 + len(applied) - 2 + 1
+
+
+@pytest.mark.parametrize("point", BEFORE_THE_GATE)
+async def test_before_the_gate(mesh: LocalMesh, point: str) -> None:
+    await publish(mesh, SOURCE)
+    async with (
+        asyncio.timeout(90),
+        mesh.agents("gated", *NODES),
+        mesh.client("gated") as client,
+    ):
+        handle = await client.submit({"trail": []}, thread_id="t", stream_mode=MODES)
+        await crash(mesh, point)
+        async with mesh.coordinator():
+            last = await handle.result()
+            assert isinstance(last, RunInterrupted)
+            assert last.next == ["sign"]
+            await _answer_and_verify(mesh, client)
+
+
+@pytest.mark.parametrize("point", BEHIND_THE_GATE)
+async def test_behind_the_gate(mesh: LocalMesh, point: str) -> None:
+    await publish(mesh, SOURCE)
+    async with (
+        asyncio.timeout(90),
+        mesh.agents("gated", *NODES),
+        mesh.client("gated") as client,
+    ):
+        async with mesh.coordinator():
+            handle = await client.submit({"trail": []}, thread_id="t", stream_mode=MODES)
+            assert isinstance(await handle.result(), RunInterrupted)
+        answer = await client.submit(None, **ANSWER)
+        await crash(mesh, point)
+        async with mesh.coordinator():
+            await _ends(mesh, await answer.result())
+
+
+ANSWER = {"thread_id": "t", "command": {"resume": True}, "stream_mode": MODES}
+
+
+async def _answer_and_verify(mesh: LocalMesh, client: Client) -> None:
+    answer = await client.submit(None, **ANSWER)
+    await _ends(mesh, await answer.result())
+
+
+async def _ends(mesh: LocalMesh, end: RunEnded | RunInterrupted) -> None:
+    assert isinstance(end, RunEnded)
+    assert (end.status, end.error) == ("success", None)
+    assert end.output == await oracle()
+    await verify(mesh, await stored_events(mesh.bus, end, "gated"))
