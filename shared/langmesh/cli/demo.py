@@ -14,6 +14,7 @@ from typing import Any
 from langmesh.bus import connect
 from langmesh.bus.streams import ensure_streams
 from langmesh.cli import progress
+from langmesh.cli.arguments import completing
 from langmesh.cli.run import EXIT_RUN_FAILED
 from langmesh.cli.terminal import say, say_json, styled, table
 from langmesh.cli.trace import spans_of
@@ -35,7 +36,8 @@ _TEXT = frozenset({".txt", ".md", ".rst", ".py"})
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("question", nargs="?", help="question to answer")
-    parser.add_argument("--corpus", metavar="DIR", help="folder with text to read")
+    corpus = parser.add_argument("--corpus", metavar="DIR", help="folder with text to read")
+    completing(corpus, "directory")
 
 
 async def command(args: argparse.Namespace, settings: Settings) -> int:
