@@ -37,7 +37,8 @@ COMMANDS = dict(commands(parser()))
 def examples(text: str) -> list[list[str]]:
     """The words of the examples in a help."""
     _, _, section = text.partition("\nExamples:\n")
-    return [shlex.split(line) for line in section.split("\n\n")[0].splitlines()]
+    lines = section.split("\n\n")[0].splitlines()
+    return [shlex.split(line) for line in lines]
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
@@ -93,7 +94,11 @@ def completed(script: str, *words: str) -> set[str]:
         'echo "${COMPREPLY[@]}"',
     ]
     done = subprocess.run(
-        ["bash", "--norc", "-c", "\n".join(program)], capture_output=True, text=True, check=True, timeout=30
+        ["bash", "--norc", "-c", "\n".join(program)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
     )
     return set(done.stdout.split())
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -68,10 +68,11 @@ async def serving(mesh: LocalMesh) -> AsyncIterator[None]:
         "tests.graphs.failing:failing",
     )
     topologies = [await publish(mesh, source) for source in sources]
-    async with mesh.coordinator():
-        async with mesh.agents(topologies[0].graph), mesh.agents(topologies[1].graph):
-            async with mesh.agents(topologies[2].graph):
-                yield
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(mesh.coordinator())
+        for topology in topologies:
+            await stack.enter_async_context(mesh.agents(topology.graph))
+        yield
 
 
 async def followed(mesh: LocalMesh, shell: Shell, *args: str) -> asyncio.subprocess.Process:
@@ -180,11 +181,15 @@ async def test_events_are_shown_as_they_are_stored(
         for thread in ("one", "two"):
             gate.open(thread)
             await told("run", "gated_loop", *INPUT, "--thread", thread)
-        run = json.loads((await told("run", "approval", *INPUT, "--json")).splitlines()[0])["run_id"]
+        run = json.loads((await told("run", "approval", *INPUT, "--json")).splitlines()[0])[
+            "run_id"
+        ]
         refused = json.loads(await told("submit", "nosuch", *INPUT, "--json"))
 
         async def events(*args: str) -> list[dict[str, Any]]:
-            return [json.loads(line) for line in (await told("events", *args, "--json")).splitlines()]
+            return [
+                json.loads(line) for line in (await told("events", *args, "--json")).splitlines()
+            ]
 
         follower = await followed(mesh, shell, "--run", refused["run_id"])
         assert follower.stdout is not None

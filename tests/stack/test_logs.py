@@ -53,7 +53,9 @@ def test_files_are_merged_by_time_and_lines_without_one_stay_where_they_are(fold
 
 def test_the_last_lines_are_those_of_the_whole_file(folder: Path, monkeypatch: pytest.MonkeyPatch):
     """Whatever the blocks that a file is read in from its end cut through."""
-    write(folder, "a", *(line(i, f"m{i} {'x' * i}", "ERROR" if i % 7 else "INFO") for i in range(60)))
+    write(
+        folder, "a", *(line(i, f"m{i} {'x' * i}", "ERROR" if i % 7 else "INFO") for i in range(60))
+    )
     everything, errors = stored(folder), stored(folder, level=logging.ERROR)
     assert len(errors) < len(everything) == 60
     for block in (1, 2, 79, 80, 81, 1000):

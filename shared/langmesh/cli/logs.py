@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import logging
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from langmesh.stack.logs import Logs, Wanted
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 _COLOURS = {"DEBUG": "dim", "INFO": "green", "WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"}
 _SERVICE_COLUMNS = 14
+_AT_ONCE = 1_000
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,18 +55,17 @@ async def command(args: argparse.Namespace, settings: Settings) -> int:
     logs = await asyncio.to_thread(Logs, Path(settings.home), wanted, follow=args.follow)
     with contextlib.ExitStack() as stack:
         await asyncio.to_thread(stack.enter_context, logs)
-        await asyncio.to_thread(_show_stored, logs, args.tail, as_json=args.json)
+        stored = await asyncio.to_thread(logs.stored, args.tail)
+        # In parts, so that Ctrl-C need not wait for the end of all files.
+        while lines := await asyncio.to_thread(list, itertools.islice(stored, _AT_ONCE)):
+            for line in lines:
+                _show(line, as_json=args.json)
         if args.follow:
             async with contextlib.aclosing(logs.follow()) as following:
                 async for lines in following:
                     for line in lines:
                         _show(line, as_json=args.json)
     return 0
-
-
-def _show_stored(logs: Logs, tail: int | None, *, as_json: bool) -> None:
-    for line in logs.stored(tail):
-        _show(line, as_json=as_json)
 
 
 def _show(line: LogLine, *, as_json: bool) -> None:

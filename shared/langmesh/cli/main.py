@@ -127,7 +127,10 @@ def _module(name: str) -> Any:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
-    argv = sys.argv[1:] if argv is None else argv
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if argv[:1] == ["test"] and argv[1:2] not in (["-h"], ["--help"]):
+        # The options behind it are pytest's.
+        argv.insert(1, "--")
     args = parser(argv[:1]).parse_args(argv)
     try:
         module = _module(args.command)

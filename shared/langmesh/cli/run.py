@@ -13,7 +13,7 @@ from langmesh.cli.terminal import say, say_json
 from langmesh.client import Client
 from langmesh.settings import Settings
 from langmesh.stack import state
-from langmesh.wire.messages import RunEnded
+from langmesh.wire.messages import RunEnded, RunInterrupted
 
 EXIT_RUN_FAILED = 3
 
@@ -47,4 +47,6 @@ async def command(args: argparse.Namespace, settings: Settings) -> int:
                 say(msgspec.json.format(msgspec.json.encode(final.output)).decode())
             say(f"trace {final.trace_id}   langmesh trace {final.run_id}")
         return 0 if final.status == "success" else EXIT_RUN_FAILED
+    if isinstance(final, RunInterrupted) and not args.json:
+        say(f"  langmesh runs resume {final.thread_id} --graph {args.graph} --value JSON")
     return 0

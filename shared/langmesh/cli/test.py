@@ -36,7 +36,7 @@ def test(args: argparse.Namespace) -> int:
             remedy="Clone the repository and run ./mesh test there.",
         )
     extra = [arg for arg in args.args if arg not in {"--", "--json"}]
-    # What follows the command is pytest's, so that argparse does not see the option among it.
+    # Argparse takes all that follows the command for pytest's.
     as_json = args.json or "--json" in args.args
     parallel = [] if any(arg.startswith("-n") for arg in extra) else ["-n", "2"]
     env = {key: value for key, value in os.environ.items() if not key.startswith("LANGMESH_")}

@@ -24,6 +24,7 @@ _LEVELS: Final = {
     "DPANIC": "CRITICAL",
 }
 """What nats-server and etcd call the levels of :mod:`logging`."""
+_SEVERITIES: Final = logging.getLevelNamesMapping()
 
 
 class LogLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +54,7 @@ class LogLine(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def severity(self) -> int:
         """The level as a number; the highest where there is none."""
-        return logging.getLevelNamesMapping().get(self.level, logging.CRITICAL)
+        return _SEVERITIES.get(self.level, logging.CRITICAL)
 
     def names(self, run: str) -> bool:
         """Whether it is about a run: by its field, or because its text has the id."""
