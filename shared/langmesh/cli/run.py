@@ -8,7 +8,7 @@ import os
 import msgspec
 
 from langmesh.bus import connect
-from langmesh.cli import progress, submission
+from langmesh.cli import progress, runs, submission
 from langmesh.cli.terminal import say, say_json
 from langmesh.client import Client
 from langmesh.settings import Settings
@@ -48,5 +48,5 @@ async def command(args: argparse.Namespace, settings: Settings) -> int:
             say(f"trace {final.trace_id}   langmesh trace {final.run_id}")
         return 0 if final.status == "success" else EXIT_RUN_FAILED
     if isinstance(final, RunInterrupted) and not args.json:
-        say(f"  langmesh runs resume {final.thread_id} --graph {args.graph} --value JSON")
+        say(runs.how_to_answer(args.graph, final.thread_id))
     return 0

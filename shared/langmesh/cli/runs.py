@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import shlex
 from datetime import datetime
 from typing import Any, get_args
 
@@ -14,7 +15,7 @@ from langmesh.bus import Bus, connect
 from langmesh.cli import progress
 from langmesh.cli.arguments import add_command, positive, subcommands
 from langmesh.cli.submission import read_json
-from langmesh.cli.terminal import fit, say, say_json, styled, table
+from langmesh.cli.terminal import say, say_json, styled, table
 from langmesh.client import overview
 from langmesh.client.asking import ask
 from langmesh.client.overview import RunReport, TaskSummary
@@ -150,7 +151,7 @@ def _show(run: RunReport) -> None:
         say()
         for asked in run.interrupts:
             say(styled(f"asks {_json(asked)}", "yellow"))
-        say(f"  langmesh runs resume {run.thread_id} --graph {run.graph} --value JSON")
+        say(how_to_answer(run.graph, run.thread_id))
     if run.output is not None:
         say()
         say(_json(run.output))
@@ -182,6 +183,12 @@ def _row(task: TaskSummary) -> tuple[str, ...]:
     )
 
 
+def how_to_answer(graph: str, thread: str) -> str:
+    """The command that answers the run that waits on a thread."""
+    words = ("langmesh", "runs", "resume", thread, "--graph", graph, "--value", "JSON")
+    return f"  {shlex.join(words)}"
+
+
 async def _cancel(bus: Bus, args: argparse.Namespace, tenant: str, _value: Any) -> None:
     found = await ask(bus, tenant, "run.cancel", {"run_id": args.run})
     view = msgspec.convert(found, RunView)
@@ -201,7 +208,7 @@ async def _resume(bus: Bus, args: argparse.Namespace, tenant: str, value: Any) -
         say_json(run)
     else:
         say(f"run {styled(run.run_id, 'bold')} goes on")
-        say(fit(f"  langmesh events --run {run.run_id} --follow"))
+        say(f"  langmesh events --run {shlex.quote(run.run_id)} --follow")
 
 
 _ACTIONS = {"ls": _list, "show": _report, "cancel": _cancel, "resume": _resume}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 
 from langmesh.bus import connect
 from langmesh.cli import submission
@@ -37,5 +38,5 @@ async def command(args: argparse.Namespace, settings: Settings) -> int:
         say(f"run     {styled(run, 'bold')}")
         say(f"thread  {thread}")
         say(f"stored as submission {seq} to {args.graph}")
-        say(f"  langmesh events --run {run} --follow")
+        say(f"  langmesh events --run {shlex.quote(run)} --follow")
     return 0
