@@ -6,10 +6,24 @@ import signal
 from tests.cli.conftest import Shell
 
 LINES = [
-    '{"timestamp": "2026-01-01T00:00:01.000000Z", "level": "INFO", "service": "writer",'
-    ' "message": "it begins", "run_id": "run-1"}',
-    '{"timestamp": "2026-01-01T00:00:02.000000Z", "level": "ERROR", "service": "writer",'
-    ' "message": "it failed", "exception": "Traceback\\n  ValueError"}',
+    json.dumps(
+        {
+            "timestamp": "2026-01-01T00:00:01.000000Z",
+            "level": "INFO",
+            "service": "writer",
+            "message": "it begins",
+            "run_id": "run-1",
+        }
+    ),
+    json.dumps(
+        {
+            "timestamp": "2026-01-01T00:00:02.000000Z",
+            "level": "ERROR",
+            "service": "writer",
+            "message": "it failed",
+            "exception": "Traceback\n  ValueError",
+        }
+    ),
     "not JSON",
 ]
 
