@@ -17,6 +17,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import uvloop
 
@@ -59,9 +60,16 @@ class Service:
             notify("STOPPING=1", service=self.name, instance=self.instance)
 
     def record(
-        self, state: State, *, capacity: int, release: str = "", graph: str = "", node: str = ""
+        self,
+        state: State,
+        *,
+        capacity: int,
+        release: str = "",
+        graph: str = "",
+        node: str = "",
+        **more: Any,
     ) -> ServiceRecord:
-        """This process as the registry shows it."""
+        """This process as the registry shows it; ``more`` are further fields of the record."""
         loop = type(asyncio.get_running_loop())
         return ServiceRecord(
             service=self.name,
@@ -76,6 +84,7 @@ class Service:
             versions={name: _version(name) for name in ("langmesh", "langgraph", "nats-py")},
             graph=graph,
             node=node,
+            **more,
         )
 
 
