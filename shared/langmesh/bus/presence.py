@@ -117,16 +117,19 @@ def service_name(*names: str) -> str:
 async def present(bus: Bus, presence: Presence) -> AsyncIterator[None]:
     """Answer the micro protocol's questions while the block runs."""
     identity = to_token(presence.instance, field="instance")
-    ends = []
-    for verb, answer in (
-        ("PING", presence.ping),
-        ("INFO", presence.info),
-        ("STATS", presence.stats),
-    ):
-        handler = _answering(bus, answer)
-        every = f"{_PREFIX}.{verb}"
-        for subject in (every, f"{every}.{presence.name}", f"{every}.{presence.name}.{identity}"):
-            ends.append(await bus.subscribe(subject, handler))
+    ends = [
+        await bus.subscribe(subject, _answering(bus, answer))
+        for verb, answer in (
+            ("PING", presence.ping),
+            ("INFO", presence.info),
+            ("STATS", presence.stats),
+        )
+        for subject in (
+            f"{_PREFIX}.{verb}",
+            f"{_PREFIX}.{verb}.{presence.name}",
+            f"{_PREFIX}.{verb}.{presence.name}.{identity}",
+        )
+    ]
     await bus.flush()
     try:
         yield
