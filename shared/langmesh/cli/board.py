@@ -74,7 +74,8 @@ def _summary(mesh: Overview) -> str:
 def _notes(mesh: Overview) -> Iterator[str]:
     for node in mesh.nodes:
         if not node.served:
-            yield f"nobody serves {_graph(node.tenant, node.graph)}/{node.node}, {node.release}"
+            where = f"{_graph(node.tenant, node.graph)}/{node.node}"
+            yield f"nobody serves {where}, release {node.release}"
 
 
 def _rows(mesh: Overview, now: str) -> Iterator[_Row]:
