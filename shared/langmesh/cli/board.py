@@ -17,6 +17,7 @@ _HEAD: Final = (
 _LEFT: Final = 3
 """So many columns are text; the others are numbers and stand to the right."""
 _NAME_MIN: Final = 16
+_NOTES_MAX: Final = 4
 _STATES: Final = {"ready": "green", "silent": "red", "draining": "yellow", "starting": "yellow"}
 _NOTHING: Final = "-"
 
@@ -42,7 +43,7 @@ def board(mesh: Overview, *, now: str, width: int = 100, height: int | None = No
         height: Lines that there may be; single services are left out first.
     """
     rows = list(_rows(mesh, now))
-    notes = [styled(note, "red") for note in _notes(mesh)]
+    notes = [styled(_cut(note, width), "red") for note in _notes(mesh)]
     room = None if height is None else max(height - 2 - len(notes), 1)
     hidden = 0
     if room is not None and len(rows) > room:
@@ -71,11 +72,16 @@ def _summary(mesh: Overview) -> str:
     return f"{', '.join(parts)}: {verdict}" if nodes else ", ".join(parts)
 
 
-def _notes(mesh: Overview) -> Iterator[str]:
-    for node in mesh.nodes:
-        if not node.served:
-            where = f"{_graph(node.tenant, node.graph)}/{node.node}"
-            yield f"nobody serves {where}, release {node.release}"
+def _notes(mesh: Overview) -> list[str]:
+    unserved = [
+        f"nobody serves {_graph(node.tenant, node.graph)}/{node.node}, release {node.release}"
+        for node in mesh.nodes
+        if not node.served
+    ]
+    if len(unserved) <= _NOTES_MAX:
+        return unserved
+    more = len(unserved) - _NOTES_MAX + 1
+    return [*unserved[: _NOTES_MAX - 1], f"nobody serves {more} more nodes"]
 
 
 def _rows(mesh: Overview, now: str) -> Iterator[_Row]:
@@ -192,6 +198,8 @@ def _coloured(row: _Row, widths: Sequence[int], width: int) -> str:
 
 
 def _cut(text: str, size: int) -> str:
+    """As much of a text as fits; names may hold what would steer the terminal."""
+    text = "".join(char if char.isprintable() else "?" for char in text)
     return text if len(text) <= size else text[: size - 1] + "…"
 
 

@@ -134,7 +134,10 @@ def overview(
 
 def is_silent(load: Load, now: str) -> bool:
     """Whether a report is so old that its service should have made others since."""
-    age = datetime.fromisoformat(now) - datetime.fromisoformat(load.timestamp)
+    try:
+        age = datetime.fromisoformat(now) - datetime.fromisoformat(load.timestamp)
+    except (ValueError, TypeError):
+        return True  # a report without a time that can be read is worth as much as none
     return age.total_seconds() > SILENT_INTERVALS * load.interval_s
 
 
