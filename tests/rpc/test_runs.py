@@ -197,7 +197,7 @@ async def test_only_the_coordinator_that_drives_answers(
             await gate.reached("t1")
             waiting = asyncio.create_task(ask("run.wait", run_id=started["run_id"]))
             successor = asyncio.create_task(_serve_until_ended(mesh, ask, started, behind, gate))
-            ping = await ask.client.request("$SRV.PING", b"", timeout=5)
+            ping = await ask.client.request("$SRV.PING.langmesh-coordinator", b"", timeout=5)
             assert json.loads(ping.data)["metadata"]["instance"] == first.instance
         assert error_code(await waiting) == "busy"
         views = await successor

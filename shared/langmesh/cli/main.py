@@ -47,7 +47,10 @@ _COMMANDS = {
         ("up", "up app.py:graph", "up sales=shop.graph:graph --detach --no-reload"),
     ),
     "down": _Command("stop the mesh that `up` started", ("down",)),
-    "status": _Command("show the services of the mesh", ("status --json",)),
+    "status": _Command(
+        "show the services of the mesh and how busy they are",
+        ("status", "status --watch", "status --json"),
+    ),
     "run": _Command(
         "run a graph and follow it",
         (

@@ -18,11 +18,12 @@ from typing import Any, Final
 
 from langmesh.bus import Bus
 from langmesh.bus.pull import Delivery, PullConsumer
-from langmesh.clock import now_iso
+from langmesh.clock import monotonic, now_iso
 from langmesh.coordinator.decisions import Decisions
 from langmesh.coordinator.events import EventWriter, Usurped
 from langmesh.coordinator.run import Engine, Run
 from langmesh.errors import ErrorCode, MeshError
+from langmesh.service.load import Counts
 from langmesh.telemetry import attributes
 from langmesh.wire import codec, subjects
 from langmesh.wire.messages import RunAccepted, RunEnded, RunRejected, Submission
@@ -44,6 +45,8 @@ class Live:
     run: Run
     delivery: Delivery
     queued: bool = True
+    since: float = field(default_factory=monotonic)
+    """When it was accepted."""
     over: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the run's end or its interrupt is stored, or another coordinator has the run."""
 
@@ -84,6 +87,7 @@ class Admission:
         self._lent: dict[int, contextlib.ExitStack] = {}
         self.decisions: Decisions[Run] = Decisions()
         """What becomes of submissions, for who waits in this process."""
+        self.counts = Counts()
         self._doubtful_until = 0
         self._drivers: set[asyncio.Task[None]] = set()
         self._epoch = ""
@@ -119,6 +123,11 @@ class Admission:
             for held in self._held.values():
                 for each in held:
                     each.release()
+
+    @property
+    def in_flight(self) -> int:
+        """How many runs are queued or driven here."""
+        return len(self._live)
 
     def find(self, tenant: str, run_id: str) -> Live | None:
         """The run of an id that is queued or driven here; the last one if there are more."""
@@ -341,7 +350,8 @@ class Admission:
         driver.add_done_callback(self._drivers.discard)
 
     async def _drive(self, thread: _Thread, live: Live) -> None:
-        run = live.run
+        run, started = live.run, monotonic()
+        self.counts.begin(started - live.since)
         try:
             with run.span.activate():
                 await run.drive()
@@ -352,6 +362,7 @@ class Admission:
             raise
         except Exception:
             log.exception("driving run %s failed", run.id)
+        self.counts.end(monotonic() - started, failed=run.failed)
         self._settle(live.delivery)
         if thread.active is live:
             self._next(thread)

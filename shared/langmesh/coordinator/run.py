@@ -85,6 +85,8 @@ class Run:
     tasks: int = 0
     asking: bool = False
     """Whether it told clients that it waits for a human, and got no answer yet."""
+    failed: bool = False
+    """Whether it ended with an error."""
     closing: bool = False
     """Whether its last event, or the last one before an answer, is on its way."""
     _called_off: bool = False
@@ -177,6 +179,7 @@ class Run:
         cause: Exception | None = None,
     ) -> None:
         self.closing = True
+        self.failed = status == "error"
         self.span.end(cause if cause is not None else None if status == "success" else status)
         self.events.emit(
             RunEnded,
