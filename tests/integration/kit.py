@@ -118,7 +118,8 @@ async def tapping(mesh: LocalMesh, *filters: str) -> AsyncIterator[Tap]:
     async with await nats.connect(mesh.nats_url) as client:
         for subject in filters:
             await client.subscribe(subject, cb=tap.on_message)
-        await client.flush()
+        # Goes behind the subscriptions; the stock client's flush does not wait for them.
+        await client.jetstream().account_info()
         yield tap
 
 
