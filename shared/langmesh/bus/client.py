@@ -51,8 +51,12 @@ class _Client(Client):
 
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
         answered: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        if future is not None:
-            answered.add_done_callback(lambda _: future.done() or future.set_result(True))
+
+        def tell(_: asyncio.Future[bool]) -> None:
+            if future is not None and not future.done():
+                future.set_result(True)
+
+        answered.add_done_callback(tell)
         self._pongs.append(answered)
         await self._send_command(_PING)
         await self._flush_pending()
