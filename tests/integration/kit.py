@@ -95,7 +95,7 @@ class Tap:
         self._changed.set()
 
     async def wait_for(
-        self, condition: Callable[[Msg], bool], *, count: int = 1, timeout_s: float = 10
+        self, condition: Callable[[Msg], bool], *, count: int = 1, timeout_s: float = 30
     ) -> Msg:
         """The message that is the first, or the so manieth, to meet the condition."""
         async with asyncio.timeout(timeout_s):
