@@ -25,7 +25,7 @@ from tests import registered
 
 PROBE = "tests.bad_input.probe:graph"
 STRICT = "tests.bad_input.strict:graph"
-WITHIN_S = 20.0
+WITHIN_S = 60.0
 
 
 @dataclass(slots=True)
