@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 
 def now_ms() -> int:
@@ -15,6 +15,12 @@ def now_ms() -> int:
 def now_iso() -> str:
     """Wall-clock time as RFC 3339 in UTC with microseconds."""
     return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def ago_iso(seconds: float) -> str:
+    """The wall-clock time some seconds ago, in the form of :func:`now_iso`."""
+    then = datetime.now(UTC) - timedelta(seconds=seconds)
+    return then.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def monotonic() -> float:

@@ -25,6 +25,7 @@ class ErrorCode(StrEnum):
     UNKNOWN_THREAD = "unknown_thread"
     DUPLICATE_RUN = "duplicate_run"
     UNKNOWN_VERB = "unknown_verb"
+    INSTANCE_TAKEN = "instance_taken"
     GRAPH_IMPORT_FAILED = "graph_import_failed"
     GRAPH_NOT_SUPPORTED = "graph_not_supported"
     GRAPH_CHANGED = "graph_changed"
@@ -126,6 +127,11 @@ CATALOGUE: dict[ErrorCode, ErrorSpec] = {
     ),
     ErrorCode.UNKNOWN_VERB: ErrorSpec(
         "The rpc verb does not exist.", False, "Use a verb from docs/protocol.md."
+    ),
+    ErrorCode.INSTANCE_TAKEN: ErrorSpec(
+        "The instance is registered by a process that keeps its own lease in etcd.",
+        False,
+        "Register under another instance; one that is made at random is free.",
     ),
     ErrorCode.GRAPH_IMPORT_FAILED: ErrorSpec(
         "The graph's module cannot be imported or holds no graph under that attribute.",

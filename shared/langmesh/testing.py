@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ from langmesh.graphs import directory
 from langmesh.graphs.loading import load
 from langmesh.graphs.sources import parse_source
 from langmesh.registry.etcd import Etcd
+from langmesh.registry.loads import INTERVAL_S
 from langmesh.service import Service
 from langmesh.settings import Settings
 from langmesh.telemetry.tracing import Telemetry, setup
@@ -70,14 +71,17 @@ class LocalMesh:
 
     @asynccontextmanager
     async def coordinator(
-        self, *sources: str, telemetry: Telemetry | None = None
+        self,
+        *sources: str,
+        telemetry: Telemetry | None = None,
+        load_interval_s: float = INTERVAL_S,
     ) -> AsyncIterator[Service]:
         """Run a coordinator in this event loop while the block runs; it publishes ``sources``."""
         service = self._service("coordinator", telemetry)
         async with (
             connect(self.nats_url, name=service.instance) as bus,
             Etcd(self.etcd_endpoints) as etcd,
-            Coordinator(sources).serving(service, bus, etcd),
+            Coordinator(sources, load_interval_s=load_interval_s).serving(service, bus, etcd),
         ):
             yield service
 
@@ -88,7 +92,9 @@ class LocalMesh:
         *nodes: str,
         release: str | None = None,
         max_in_flight: int | None = None,
+        capabilities: Sequence[str] = (),
         telemetry: Telemetry | None = None,
+        load_interval_s: float = INTERVAL_S,
     ) -> AsyncIterator[Service]:
         """Serve nodes of a graph in this event loop while the block runs; all if none is named.
 
@@ -97,7 +103,9 @@ class LocalMesh:
             nodes: The nodes.
             release: Release that the agents belong to.
             max_in_flight: Tasks that an agent works on at once.
+            capabilities: What the agents say that they can do.
             telemetry: Where spans go; nowhere unless the settings say so.
+            load_interval_s: Seconds between two reports of the load.
 
         Raises:
             MeshError: UNKNOWN_GRAPH, GRAPH_IMPORT_FAILED.
@@ -112,10 +120,16 @@ class LocalMesh:
             names = tuple(topology.nodes)
         service = self._service("agent", telemetry)
         places = [
-            NodePlace(graph=graph, node=node, release=release, max_in_flight=max_in_flight)
+            NodePlace(
+                graph=graph,
+                node=node,
+                release=release,
+                max_in_flight=max_in_flight,
+                capabilities=capabilities,
+            )
             for node in names
         ]
-        async with hosting(service, places):
+        async with hosting(service, places, load_interval_s=load_interval_s):
             yield service
 
     def spawn(

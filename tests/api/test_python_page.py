@@ -7,8 +7,8 @@ import re
 import sys
 from pathlib import Path
 
-from langmesh.stack import inventory
 from langmesh.testing import LocalMesh
+from tests import registered
 
 PAGE = (Path(__file__).parents[2] / "docs" / "python.md").read_text()
 PROGRAM = re.compile(r"```python\n# (?P<name>\w+\.py)\n(?P<code>.*?)```", re.DOTALL)
@@ -31,7 +31,7 @@ async def test_the_programs_of_the_page(mesh: LocalMesh, tmp_path: Path):
     env = {**mesh.environ, "PYTHONPATH": f"{tmp_path}:{mesh.environ['PYTHONPATH']}"}
     children = [mesh.spawn(name, *command, env=env) for name, command in SERVICES.items()]
     async with asyncio.timeout(60):
-        while len(await inventory.services(mesh.etcd)) < len(SERVICES):
+        while len(await registered.services(mesh.etcd)) < len(SERVICES):
             for child in children:
                 assert child.returncode is None, child.output()
             await asyncio.sleep(0.1)

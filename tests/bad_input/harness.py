@@ -9,7 +9,6 @@ from typing import Any
 
 from langmesh.bus.tail import Tail
 from langmesh.embedded.process import Child
-from langmesh.stack import inventory
 from langmesh.testing import LocalMesh, local_mesh
 from langmesh.wire import codec, subjects
 from langmesh.wire.messages import (
@@ -22,10 +21,11 @@ from langmesh.wire.messages import (
     RunRejected,
 )
 from langmesh.wire.streams import DEAD, EVENT
+from tests import registered
 
 PROBE = "tests.bad_input.probe:graph"
 STRICT = "tests.bad_input.strict:graph"
-WITHIN_S = 20.0
+WITHIN_S = 60.0
 
 
 @dataclass(slots=True)
@@ -91,7 +91,7 @@ class Probe:
 
     async def services(self) -> set[tuple[str, str, int]]:
         """Name, instance and process of every registered service."""
-        found = await inventory.services(self.mesh.etcd)
+        found = await registered.services(self.mesh.etcd)
         return {(r.service, r.instance, r.pid) for r in found if r.state == "ready"}
 
     def _answer(self, seq: int) -> asyncio.Future[Answer]:

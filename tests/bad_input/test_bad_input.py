@@ -336,7 +336,7 @@ CASES = [
     Case("an agent of garbage", registered(GHOST, b"garbage"), "", ("left out", "ghost")),
     Case(
         "an agent without a process",
-        registered(GHOST, b'{"service":"do","instance":"ghost","pid":0}'),
+        registered(GHOST, b'{"service":"do","instance":"ghost","pid":-1}'),
         "",
         ("left out", "pid"),
     ),

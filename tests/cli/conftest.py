@@ -68,10 +68,14 @@ class Shell:
         paths = f"{ROOT / 'shared'}{os.pathsep}{ROOT}"
         return {**kept, "PYTHONPATH": paths, "LANGMESH_HOME": str(self.home), **self.env}
 
+    def command(self, *args: str) -> list[str]:
+        """The command line of a command."""
+        return [sys.executable, "-m", "langmesh.cli", *args]
+
     def call(self, *args: str, code: int = 0) -> str:
         """Run a command to its end; its standard output."""
         done = subprocess.run(
-            [sys.executable, "-m", "langmesh.cli", *args],
+            self.command(*args),
             cwd=self.folder,
             env=self.environment(),
             stdin=subprocess.DEVNULL,
@@ -91,7 +95,7 @@ class Shell:
     def start(self, *args: str) -> subprocess.Popen[str]:
         """Start a command and leave it running."""
         process = subprocess.Popen(
-            [sys.executable, "-m", "langmesh.cli", *args],
+            self.command(*args),
             cwd=self.folder,
             env=self.environment(),
             stdin=subprocess.DEVNULL,

@@ -88,6 +88,14 @@ def test_a_detached_mesh_from_up_to_down(shell: Shell):
     assert "invoke_workflow research" in tree
     assert "invoke_agent planner" in tree
 
+    lines = shell.call("logs", "--tail", "all", "--json").splitlines()
+    logged = [json.loads(line) for line in lines]
+    assert all({"timestamp", "level", "service", "message"} <= line.keys() for line in logged)
+    assert {line["service"] for line in logged} >= {*RESEARCH, "nats-server", "etcd"}
+    (refusal,) = (line for line in logged if "unknown_graph" in line["message"])
+    assert refusal["service"] == "coordinator"
+    assert refusal["message"] in shell.call("logs", "coordinator", "--tail", "all")
+
     assert shell.json("down")["stopped"] == up["pid"]
     assert not shell.stack()
     assert shell.json("status", code=1)["error"]["code"] == "not_running"

@@ -17,7 +17,7 @@ async def guard() -> AsyncIterator[Guard]:
         yield guard
 
 
-async def eventually(condition: Callable[[], bool], within_s: float = 10.0) -> None:
+async def eventually(condition: Callable[[], bool], within_s: float = 30.0) -> None:
     """Wait for something that other processes do and nobody announces."""
     async with asyncio.timeout(within_s):
         while not condition():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 
 from langgraph.graph import START, StateGraph
 from langgraph.types import RetryPolicy
@@ -21,32 +20,41 @@ class Tuned(TypedDict, total=False):
     seen: dict
 
 
-class Peak:
-    """How many are at work at once, and the most there were."""
+class Crowd:
+    """Those at work, and the most there were at once; they stay until the gate is open."""
 
     def __init__(self) -> None:
         self.now = 0
         self.most = 0
-        self._lock = threading.Lock()
+        self.gate = asyncio.Event()
+        self._came = asyncio.Condition()
 
-    def __enter__(self) -> None:
-        with self._lock:
-            self.now += 1
-            self.most = max(self.most, self.now)
-
-    def __exit__(self, *_exc: object) -> None:
-        with self._lock:
+    async def work(self) -> None:
+        """Be one of them."""
+        self.now += 1
+        self.most = max(self.most, self.now)
+        async with self._came:
+            self._came.notify_all()
+        try:
+            await self.gate.wait()
+        finally:
             self.now -= 1
 
+    async def reached(self, size: int) -> None:
+        """Wait until so many are at work."""
+        async with self._came:
+            await self._came.wait_for(lambda: self.now >= size)
 
-peak = Peak()
+
+crowd: Crowd | None = None
 
 
 async def look(state: Tuned) -> Tuned:
-    """Take a while, fail in the first attempts, then tell the configuration."""
+    """Take a while, stay with the crowd, fail in the first attempts, tell the configuration."""
     task = current()
-    with peak:
-        await asyncio.sleep(state.get("seconds", 0))
+    await asyncio.sleep(state.get("seconds", 0))
+    if crowd is not None:
+        await crowd.work()
     if task.attempt <= state.get("fail", 0):
         raise ConnectionError(f"attempt {task.attempt}")
     logging.getLogger(__name__).debug("looked")

@@ -95,7 +95,7 @@ class Tap:
         self._changed.set()
 
     async def wait_for(
-        self, condition: Callable[[Msg], bool], *, count: int = 1, timeout_s: float = 10
+        self, condition: Callable[[Msg], bool], *, count: int = 1, timeout_s: float = 30
     ) -> Msg:
         """The message that is the first, or the so manieth, to meet the condition."""
         async with asyncio.timeout(timeout_s):
@@ -118,7 +118,8 @@ async def tapping(mesh: LocalMesh, *filters: str) -> AsyncIterator[Tap]:
     async with await nats.connect(mesh.nats_url) as client:
         for subject in filters:
             await client.subscribe(subject, cb=tap.on_message)
-        await client.flush()
+        # Goes behind the subscriptions; the stock client's flush does not wait for them.
+        await client.jetstream().account_info()
         yield tap
 
 

@@ -13,12 +13,14 @@ import pytest
 
 from langmesh.bus.streams import ensure_consumer
 from langmesh.graphs import directory
-from langmesh.registry.records import Binding
+from langmesh.registry import keys
+from langmesh.registry.records import Binding, decode_service
+from langmesh.registry.view import View
 from langmesh.testing import LocalMesh
 from langmesh.wire import subjects
-from langmesh.wire.messages import RunEnded, RunInterrupted
+from langmesh.wire.messages import RunEnded, RunInterrupted, TaskEnded, TaskWaiting
 from langmesh.wire.streams import EXEC, exec_consumer
-from tests.integration.kit import publish, stock_client
+from tests.integration.kit import events_of, publish, stock_client
 
 PAGE = Path(__file__).parents[2] / "docs" / "protocol.md"
 RESEARCH = ("planner", "researcher", "writer")
@@ -65,11 +67,20 @@ async def test_a_documented_program_serves_a_node_of_the_demo_graph(
     ):
         await bind_plain(mesh, "research", "reviewer")
         mesh.servers.guard.spawn(name, [*command, str(path)], log=log, env=mesh.environ)
+        served = keys.agents("default", "research", "reviewer")
+        async with View(mesh.etcd, served, lambda _, doc: decode_service(doc)) as agents:
+            await agents.wait_for(lambda items: len(items) == 1, timeout_s=30)
+            [(instance, record)] = agents.items.items()
+        assert (record.instance, record.release, record.ttl_s) == (instance, "plain", 15)
         for question in ("Why NATS?", "What is a queue group? ü€😀"):
             handle = await c.submit({"question": question})
-            ended = await handle.result()
+            events = await events_of(handle)
+            ended = events[-1]
             assert isinstance(ended, RunEnded)
             assert ended.status == "success", (ended.error, log.read_text())
+            assert [each.node for each in events if isinstance(each, TaskWaiting)] == []
+            by_whom = [each for each in events if isinstance(each, TaskEnded)][-1]
+            assert by_whom.node == "reviewer"
             tongue = {"python": "Python", "javascript": "JavaScript"}[language]
             assert ended.output["answer"].endswith(f"Reviewed in {tongue}.")
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
-from datetime import datetime
+import socket
+import tempfile
+from collections.abc import Iterator
 
 import pytest
 
-from langmesh import clock
 from langmesh.registry import keys
 from langmesh.registry.records import ServiceRecord, decode_service
 from langmesh.registry.view import View
@@ -34,7 +36,7 @@ def of_service(view: Records, name: str) -> ServiceRecord | None:
 
 
 async def appears(view: Records, name: str) -> ServiceRecord:
-    await view.wait_for(lambda _: of_service(view, name) is not None, timeout_s=20)
+    await view.wait_for(lambda _: of_service(view, name) is not None, timeout_s=60)
     record = of_service(view, name)
     assert record is not None
     return record
@@ -61,17 +63,34 @@ async def registered(mesh: LocalMesh, name: str) -> list[ServiceRecord]:
     return [record for record in records if record is not None and record.service == name]
 
 
-def age_s(record: ServiceRecord) -> float:
-    """Seconds since the process began to serve, after its imports."""
-    since = datetime.fromisoformat(record.started_at)
-    return (datetime.fromisoformat(clock.now_iso()) - since).total_seconds()
+@pytest.fixture
+def supervisor() -> Iterator[socket.socket]:
+    """Hears from services that are told its address when they are ready."""
+    # A socket's path may have only about a hundred bytes.
+    with (
+        tempfile.TemporaryDirectory(prefix="langmesh-") as folder,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver,
+    ):
+        receiver.bind(f"{folder}/notify")
+        receiver.settimeout(60)
+        yield receiver
 
 
-async def test_an_agent_is_there_while_it_lives(mesh: LocalMesh, present: Records) -> None:
+async def ready(mesh: LocalMesh, supervisor: socket.socket, name: str) -> ServiceRecord:
+    """What is registered of a service when it says that it is ready."""
+    assert b"READY=1" in await asyncio.to_thread(supervisor.recv, 4096)
+    (record,) = await registered(mesh, name)
+    return record
+
+
+async def test_an_agent_is_there_while_it_lives(
+    mesh: LocalMesh, present: Records, supervisor: socket.socket
+) -> None:
     await publish(mesh, "tests.graphs.work:pipeline")
-    first = mesh.spawn("worker", "langmesh.agent", "pipeline", "worker")
-    record = await appears(present, "worker")
-    assert age_s(record) < 5
+    env = {"NOTIFY_SOCKET": supervisor.getsockname()}
+    first = mesh.spawn("worker", "langmesh.agent", "pipeline", "worker", env=env)
+    record = await ready(mesh, supervisor, "worker")
+    assert await appears(present, "worker") == record
     assert (record.pid, record.state, record.event_loop) == (first.pid, "ready", "uvloop")
     assert (record.graph, record.node, record.release) == ("pipeline", "worker", "v1")
 
@@ -86,10 +105,14 @@ async def test_an_agent_is_there_while_it_lives(mesh: LocalMesh, present: Record
     await disappears(mesh, present, "worker", within_s=5)
 
 
-async def test_a_coordinator_is_there_while_it_lives(mesh: LocalMesh, present: Records) -> None:
-    first = mesh.spawn("coordinator", "langmesh.coordinator", "tests.graphs.work:pipeline")
-    record = await appears(present, "coordinator")
-    assert age_s(record) < 5  # it loads its graphs and opens its streams before it is ready
+async def test_a_coordinator_is_there_while_it_lives(
+    mesh: LocalMesh, present: Records, supervisor: socket.socket
+) -> None:
+    module, source = "langmesh.coordinator", "tests.graphs.work:pipeline"
+    env = {"NOTIFY_SOCKET": supervisor.getsockname()}
+    first = mesh.spawn("coordinator", module, source, env=env)
+    record = await ready(mesh, supervisor, "coordinator")
+    assert await appears(present, "coordinator") == record
     assert (record.pid, record.state, record.event_loop) == (first.pid, "ready", "uvloop")
     first.send_signal(signal.SIGTERM)
     assert await first.wait() == 0

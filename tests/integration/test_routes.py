@@ -32,7 +32,7 @@ async def rebind(mesh: LocalMesh, client: Client, gate: Gate) -> None:
         mesh.etcd, tenant="default", graph="gated_loop", node="after", binding=V2
     )
     gate.open("probe")
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(30):
         while True:
             handle = await client.submit({"n": 1}, thread_id="probe")
             started = await until(handle, TaskStarted, node="after")
@@ -81,12 +81,12 @@ async def test_a_node_that_nobody_serves_is_told_and_waited_for(
         mesh.client("gated_loop") as client,
     ):
         handle = await client.submit({"n": 1}, thread_id="t")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             waiting = await until(handle, TaskWaiting, node="after")
         assert isinstance(waiting, TaskWaiting)
         assert "mesh.v1.exec.default.gated_loop.after.v1" in waiting.reason
         async with mesh.agents("gated_loop", "after"):
-            [ended] = await results([handle], timeout_s=10)
+            [ended] = await results([handle], timeout_s=30)
     assert (ended.status, ended.output["trail"]) == ("success", ["before", "after v1"])
 
 
@@ -95,8 +95,8 @@ async def test_a_release_without_agents_is_waited_for(mesh: LocalMesh, gate: Gat
         gate.open("t")
         await rebind(mesh, client, gate)
         handle = await client.submit({"n": 1}, thread_id="t")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await until(handle, TaskWaiting, node="after")
         async with mesh.agents("gated_loop", "after", release="v2"):
-            [ended] = await results([handle], timeout_s=10)
+            [ended] = await results([handle], timeout_s=30)
     assert ended.output["trail"] == ["before", "after v2"]

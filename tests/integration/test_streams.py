@@ -79,7 +79,7 @@ async def test_no_message_is_left_behind(mesh: LocalMesh) -> None:
     ):
         await events_of(await client.submit({"n": 2}))
         await tap.wait_for(lambda message: message.subject.startswith("$JS.ACK.SUBMIT."))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             # The server works acknowledgements off beside its requests, and tells nobody when.
             for name in ("SUBMIT", "EXEC"):
                 while (await stock.jetstream().stream_info(name)).state.messages:

@@ -233,9 +233,10 @@ async def test_tls(launch):
 async def test_programs_can_be_started_beside_an_open_client(server):
     spawner = await asyncio.create_subprocess_exec(
         sys.executable,
-        Path(__file__).with_name("spawner.py"),
+        *("-X", "faulthandler", Path(__file__).with_name("spawner.py")),
         server.endpoint,
         stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
     )
-    out, _ = await spawner.communicate()
-    assert out == b"{0: 200}\n"
+    out, err = await spawner.communicate()
+    assert (spawner.returncode, out, err) == (0, b"{0: 200}\n", b"")

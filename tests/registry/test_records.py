@@ -46,7 +46,7 @@ def test_a_newer_releases_field_is_ignored_in_a_service_record():
     ("change", "field"),
     [
         ({"state": "asleep"}, "state"),
-        ({"pid": 0}, "pid"),
+        ({"pid": -1}, "pid"),
         ({"pid": "7"}, "pid"),
         ({"capacity": -1}, "capacity"),
         ({"instance": ""}, "instance"),

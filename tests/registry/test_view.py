@@ -29,11 +29,11 @@ async def test_a_view_follows_its_prefix(etcd):
         assert view.items == {"a": 1}
         assert view.revision == (await etcd.list(PREFIX)).revision
         revision = await etcd.put("/v/b/c", b'{"n": 2}')
-        await view.wait_for(lambda items: "b/c" in items, timeout_s=1)
+        await view.wait_for(lambda items: "b/c" in items, timeout_s=30)
         assert view.items == {"a": 1, "b/c": 2}
         assert view.revision == revision
         await etcd.delete("/v/a")
-        await view.wait_for(lambda items: items == {"b/c": 2}, timeout_s=1)
+        await view.wait_for(lambda items: items == {"b/c": 2}, timeout_s=30)
         with pytest.raises(TypeError):
             view.items["x"] = 1
         with pytest.raises(MeshError) as caught:
@@ -45,10 +45,10 @@ async def test_a_bad_document_is_rejected_and_the_old_value_kept(etcd, caplog):
     await etcd.put("/v/bad-from-the-start", b"{")
     async with View(etcd, PREFIX, decode) as view:
         await etcd.put("/v/a", b'{"n": 1}')
-        await view.wait_for(lambda items: "a" in items, timeout_s=2)
+        await view.wait_for(lambda items: "a" in items, timeout_s=30)
         await etcd.put("/v/a", b'{"n": "many"}')
         await etcd.put("/v/b", b'{"n": 2}')
-        await view.wait_for(lambda items: "b" in items, timeout_s=2)
+        await view.wait_for(lambda items: "b" in items, timeout_s=30)
         assert view.items == {"a": 1, "b": 2}
         assert set(view.rejected) == {"bad-from-the-start", "a"}
         assert view.rejected["a"].startswith("n: Expected `int`")
@@ -56,7 +56,7 @@ async def test_a_bad_document_is_rejected_and_the_old_value_kept(etcd, caplog):
         assert "its value from before stays" in caplog.text
         await etcd.put("/v/a", b'{"n": 3}')
         await etcd.delete("/v/bad-from-the-start")
-        await view.wait_for(lambda items: items["a"] == 3 and not view.rejected, timeout_s=2)
+        await view.wait_for(lambda items: items["a"] == 3 and not view.rejected, timeout_s=30)
 
 
 async def test_faults_of_decoders_and_subscribers_do_not_stop_a_view(etcd, caplog):
@@ -74,7 +74,7 @@ async def test_faults_of_decoders_and_subscribers_do_not_stop_a_view(etcd, caplo
         unsubscribe = view.subscribe(subscriber)
         await etcd.put("/v/x", b"")
         revision = await etcd.put("/v/a", b"")
-        await view.wait_for(lambda items: items == {"a": 1}, timeout_s=2)
+        await view.wait_for(lambda items: items == {"a": 1}, timeout_s=30)
         assert calls[-1] == revision
         assert view.rejected == {"x": "KeyError: 'x'"}
         assert "subscriber's fault" in caplog.text
@@ -82,7 +82,7 @@ async def test_faults_of_decoders_and_subscribers_do_not_stop_a_view(etcd, caplo
         unsubscribe()
         calls.clear()
         await etcd.delete("/v/a")
-        await view.wait_for(lambda items: not items, timeout_s=2)
+        await view.wait_for(lambda items: not items, timeout_s=30)
         assert calls == []
 
 
@@ -96,7 +96,7 @@ async def test_a_view_keeps_its_contents_while_etcd_is_away(etcd, server):
         assert view.items == {"a": 1}
         await server.start()
         await etcd.put("/v/a", b'{"n": 2}')
-        await view.wait_for(lambda items: items == {"a": 2}, timeout_s=10)
+        await view.wait_for(lambda items: items == {"a": 2}, timeout_s=30)
 
 
 async def test_a_view_forgets_what_a_wiped_store_lost(etcd, server):
@@ -106,24 +106,24 @@ async def test_a_view_forgets_what_a_wiped_store_lost(etcd, server):
         await view.wait_ready()
         await server.wipe()
         await etcd.put("/v/b", b'{"n": 2}')
-        await view.wait_for(lambda items: items == {"b": 2}, timeout_s=10)
+        await view.wait_for(lambda items: items == {"b": 2}, timeout_s=30)
 
 
 async def test_a_key_that_comes_back_within_its_grace_never_goes(etcd):
     await etcd.put("/v/a", b'{"n": 1}')
     seen = []
-    async with View(etcd, PREFIX, decode, grace_s=1.0) as view:
+    async with View(etcd, PREFIX, decode, grace_s=2.0) as view:
         await view.wait_ready()
         view.subscribe(lambda: seen.append(dict(view.items)))
         await etcd.delete("/v/a")
         await etcd.put("/v/a", b'{"n": 2}')
-        await view.wait_for(lambda items: items == {"a": 2}, timeout_s=1)
+        await view.wait_for(lambda items: items == {"a": 2}, timeout_s=30)
         assert {} not in seen
         revision = await etcd.put("/v/b", b'{"n": 3}')
         await etcd.delete("/v/a")
-        await view.wait_for(lambda items: view.revision > revision, timeout_s=1)
+        await view.wait_for(lambda items: view.revision > revision, timeout_s=30)
         assert view.items == {"a": 2, "b": 3}
-        await view.wait_for(lambda items: items == {"b": 3}, timeout_s=5)
+        await view.wait_for(lambda items: items == {"b": 3}, timeout_s=30)
 
 
 async def test_a_view_waits_for_etcd_to_start(server):
@@ -134,7 +134,7 @@ async def test_a_view_waits_for_etcd_to_start(server):
         assert caught.value.code is ErrorCode.REGISTRY_UNAVAILABLE
         assert server.endpoint in caught.value.message
         await server.start()
-        await view.wait_ready(10)
+        await view.wait_ready(30)
 
 
 async def test_many_views_in_one_client(etcd):
@@ -145,7 +145,7 @@ async def test_many_views_in_one_client(etcd):
     try:
         for n, view in enumerate(views):
             await etcd.put(f"/v/{n}/x", b'{"n": %d}' % n)
-            await view.wait_for(bool, timeout_s=2)
+            await view.wait_for(bool, timeout_s=30)
             assert view.items == {"x": n}
     finally:
         for view in views:

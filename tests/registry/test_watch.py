@@ -58,7 +58,7 @@ async def test_every_change_arrives_once_and_in_order_across_kills(etcd, server)
 
     started = asyncio.Event()
     follower = asyncio.create_task(follow())
-    await asyncio.wait_for(started.wait(), 10)
+    await asyncio.wait_for(started.wait(), 30)
     writers = [asyncio.create_task(write(etcd, seed, 250)) for seed in range(8)]
     for at in (100, 400, 700):
         while len(seen) < at:
@@ -66,7 +66,7 @@ async def test_every_change_arrives_once_and_in_order_across_kills(etcd, server)
         await server.restart()
     await asyncio.gather(*writers)
     await etcd.put(f"{PREFIX}~end", b"")
-    await asyncio.wait_for(follower, 30)
+    await asyncio.wait_for(follower, 60)
 
     truth = await server.history(PREFIX, until=f"{PREFIX}~end")
     assert [s.revision for s in snapshots] == [snapshots[0].revision]
@@ -164,7 +164,7 @@ async def test_nothing_comes_while_etcd_is_away_and_the_watch_resumes(etcd, serv
         await server.start()
         revision = await etcd.put(f"{PREFIX}a", b"2")
         assert revision > first.revision
-        assert as_history(await asyncio.wait_for(waiting, 10))[0][0] == revision
+        assert as_history(await asyncio.wait_for(waiting, 30))[0][0] == revision
 
 
 async def test_a_watch_without_permission_is_refused(server):

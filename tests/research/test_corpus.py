@@ -97,11 +97,11 @@ def test_passages_are_bounded_in_words_and_number(tmp_path: Path, monkeypatch, c
 
 
 def test_the_default_corpus_is_small_and_indexed_fast():
-    started = time.perf_counter()
+    started = time.process_time()
     index = Index(read_corpus(""))
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     assert 300 < len(index) < PASSAGES_MAX
-    # 0.6 s on an idle core; the limit leaves room for a busy one.
+    # 0.6 s of a core's time; what other processes take does not count.
     assert seconds < 5
 
 

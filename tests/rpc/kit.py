@@ -26,7 +26,7 @@ class Asker:
         self.client = client
 
     async def __call__(
-        self, verb: str, *, tenant: str = "default", time_limit: float = 20, **fields: Any
+        self, verb: str, *, tenant: str = "default", time_limit: float = 60, **fields: Any
     ) -> dict[str, Any]:
         """The reply to a request."""
         return await self.raw(verb, json.dumps(fields).encode(), tenant, time_limit=time_limit)
@@ -37,7 +37,7 @@ class Asker:
         body: bytes,
         tenant: str = "default",
         *,
-        time_limit: float = 20,
+        time_limit: float = 60,
         headers: dict[str, str] | None = None,
     ) -> dict[str, Any]:
         """The reply to a request with any body."""

@@ -195,4 +195,4 @@ async def test_a_stop_of_the_coordinator_ends_no_run(
 
 
 async def _wait_known(ask: Asker, run_id: str) -> dict[str, Any]:
-    return await ask("run.wait", run_id=run_id, timeout_s=15)
+    return await ask("run.wait", run_id=run_id, timeout_s=30)

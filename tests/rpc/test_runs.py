@@ -22,7 +22,7 @@ async def test_a_run_from_start_to_end(mesh: LocalMesh, ask: Asker) -> None:
         started = await ask("run.start", graph="loop", input={"n": 3}, thread_id="t1")
         assert started.keys() == {"run_id", "thread_id", "submit_seq", "trace_id"}
         assert (started["thread_id"], started["submit_seq"]) == ("t1", 1)
-        ended = await ask("run.wait", run_id=started["run_id"], timeout_s=10)
+        ended = await ask("run.wait", run_id=started["run_id"], timeout_s=30)
         assert ended == {
             "run_id": started["run_id"],
             "thread_id": "t1",
@@ -131,7 +131,7 @@ async def test_waiting_is_bounded_and_holds_nobody_up(
         second = await ask("run.start", graph="gated_loop", input={"n": 1}, thread_id="t1")
         await gate.reached("t1")
         waiting = [
-            asyncio.create_task(ask("run.wait", run_id=run["run_id"], timeout_s=15))
+            asyncio.create_task(ask("run.wait", run_id=run["run_id"], timeout_s=30))
             for run in (first, second)
         ]
         assert (await ask("run.get", run_id=first["run_id"]))["status"] == "running"
@@ -197,7 +197,7 @@ async def test_only_the_coordinator_that_drives_answers(
             await gate.reached("t1")
             waiting = asyncio.create_task(ask("run.wait", run_id=started["run_id"]))
             successor = asyncio.create_task(_serve_until_ended(mesh, ask, started, behind, gate))
-            ping = await ask.client.request("$SRV.PING", b"", timeout=5)
+            ping = await ask.client.request("$SRV.PING.langmesh-coordinator", b"", timeout=5)
             assert json.loads(ping.data)["metadata"]["instance"] == first.instance
         assert error_code(await waiting) == "busy"
         views = await successor

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
+from nats.errors import NoRespondersError
 
 from langmesh.bus.service import Request, RpcServer
 from langmesh.errors import ErrorCode, MeshError
@@ -46,11 +48,18 @@ def server(mesh: LocalMesh, handler: Handler) -> RpcServer:
     )
 
 
+async def begin(ask: Asker, handler: Handler) -> list[asyncio.Task[dict[str, Any]]]:
+    """As many requests as may be in work, all of them in work."""
+    waiting = [asyncio.create_task(ask.raw("some.verb", b"wait")) for _ in range(3)]
+    async with asyncio.timeout(30):
+        await handler.full.wait()
+    return waiting
+
+
 async def test_more_than_can_be_in_work_is_told_to_come_again(mesh: LocalMesh, ask: Asker) -> None:
     handler = Handler()
     async with server(mesh, handler):
-        waiting = [asyncio.create_task(ask.raw("some.verb", b"wait")) for _ in range(3)]
-        await handler.full.wait()
+        waiting = await begin(ask, handler)
         refused = await ask.raw("some.verb", b"")
         assert (error_code(refused), refused["error"]["retryable"]) == ("busy", True)
         handler.go_on.set()
@@ -75,9 +84,24 @@ async def test_requests_in_work_are_answered_when_the_server_stops(
 ) -> None:
     handler = Handler()
     async with server(mesh, handler):
-        waiting = [asyncio.create_task(ask.raw("some.verb", b"wait")) for _ in range(3)]
-        await handler.full.wait()
+        waiting = await begin(ask, handler)
     assert [error_code(reply) for reply in await asyncio.gather(*waiting)] == ["busy"] * 3
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_no_request_goes_unheard_when_the_server_stops(
+    mesh: LocalMesh, ask: Asker, turns: int
+) -> None:
+    """However far they have come: each is answered, or told that there is nobody."""
+    async with server(mesh, Handler()):
+        assert "subject" in await ask.raw("some.verb", b"")
+        asked = [asyncio.create_task(ask.raw("some.verb", b"wait")) for _ in range(500)]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+    for reply in await asyncio.gather(*asked, return_exceptions=True):
+        if not isinstance(reply, NoRespondersError):
+            assert isinstance(reply, dict), repr(reply)
+            assert error_code(reply) == "busy"
 
 
 async def test_whoever_wants_no_answer_gets_none(mesh: LocalMesh, ask: Asker) -> None:

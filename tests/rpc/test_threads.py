@@ -125,7 +125,7 @@ async def test_updates_that_the_graph_does_not_take(mesh: LocalMesh, ask: Asker)
 
 async def served_routes(ask: Asker, graph: str) -> dict[str, Any]:
     """The routes of a graph, once the coordinator has seen an agent for every node."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             routes = await ask("graph.routes", graph=graph)
             if all(binding["served"] for binding in routes["bindings"].values()):

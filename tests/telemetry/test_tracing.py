@@ -340,6 +340,25 @@ def test_a_collector_that_does_not_answer_blocks_nothing(
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+def test_tracing_does_nothing_in_a_forked_child(protocol, closed_port):
+    """A program that an event loop starts is such a child until its exec."""
+    code = f"""
+import os, threading
+from langmesh.settings import Settings
+from langmesh.telemetry import tracing
+settings = Settings(otlp_endpoint="http://127.0.0.1:{closed_port}", otlp_protocol={protocol!r})
+t = tracing.setup(settings, service="s", instance="i", version="v")
+child = os.fork()
+if not child:
+    os._exit(threading.active_count())
+print(threading.active_count() > 1, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+t.shutdown(1)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True 1\n"
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 def test_a_dead_collector_is_one_line_on_stderr_and_the_process_ends(protocol, closed_port):
     code = f"""
 from langmesh.settings import Settings

@@ -13,7 +13,6 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from langmesh.embedded.process import Child
-from langmesh.stack import inventory
 from langmesh.telemetry import attributes as names
 from langmesh.telemetry import otlp, receiver_grpc, receiver_http
 from langmesh.telemetry.receiver_grpc import OtlpGrpcReceiver
@@ -23,6 +22,7 @@ from langmesh.telemetry.tree import check
 from langmesh.testing import LocalMesh, local_mesh
 from langmesh.wire import subjects
 from langmesh.wire.messages import RunEnded
+from tests import registered
 
 SOURCE = "tests.tracing.graph_under_trace:graph"
 GRAPH = "graph_under_trace"
@@ -101,7 +101,7 @@ async def traced(path: Path, protocol: str, **env: str) -> AsyncIterator[Traced]
                 processes[node] = mesh.spawn(node, "langmesh.agent", SOURCE, node, env=env)
             running = Traced(mesh, store, processes)
             async with asyncio.timeout(60):
-                while len(await inventory.services(mesh.etcd)) < len(processes):
+                while len(await registered.services(mesh.etcd)) < len(processes):
                     for child in processes.values():
                         assert child.returncode is None, child.output()
                     await asyncio.sleep(0.1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from langmesh.agent.host import NodePlace, hosting
@@ -20,6 +20,8 @@ class Agent:
         release: Release that this process serves; ``LANGMESH_RELEASE`` by default.
         max_in_flight: Tasks that run at once; ``LANGMESH_MAX_IN_FLIGHT`` by default. Small for work
             on the CPU, hundreds for nodes that wait on a model.
+        capabilities: What it can do, in words for whoever looks for an agent, e.g. ``"search"``; at
+            most 32 of at most 100 characters.
 
     Example:
         >>> agent = Agent(graph="research", node="researcher")
@@ -35,11 +37,13 @@ class Agent:
         node: str,
         release: str | None = None,
         max_in_flight: int | None = None,
+        capabilities: Sequence[str] = (),
     ) -> None:
         self.graph = graph
         self.node = node
         self._release = release
         self._max_in_flight = max_in_flight
+        self._capabilities = tuple(capabilities)
         self._body: Callable[..., Any] | None = None
 
     def __call__(self, body: Body) -> Body:
@@ -66,4 +70,5 @@ class Agent:
             body=self._body,
             release=self._release,
             max_in_flight=self._max_in_flight,
+            capabilities=self._capabilities,
         )

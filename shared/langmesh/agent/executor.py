@@ -32,6 +32,7 @@ from langmesh.graphs.faults import to_fault
 from langmesh.graphs.local import NodeRunner
 from langmesh.service import Service
 from langmesh.service.configuration import Effective
+from langmesh.service.load import Counts
 from langmesh.telemetry import attributes
 from langmesh.wire import codec, subjects
 from langmesh.wire.messages import (
@@ -78,8 +79,14 @@ class NodeExecutor:
             instance=service.instance, pid=os.getpid(), host=socket.gethostname()
         )
         self._working: dict[str, _Work] = {}
+        self.counts = Counts()
         self._draining = False
         self._config = NodeConfig()
+
+    @property
+    def in_flight(self) -> int:
+        """How many tasks are in work; may be read from any thread."""
+        return len(self._working)
 
     def configure(self, effective: Effective) -> None:
         """Let a policy count from the next attempt on."""
@@ -170,7 +177,8 @@ class NodeExecutor:
             ),
             parent=message.header.traceparent,
         )
-        received_ms = clock.now_ms()
+        queue_ms = max(0, clock.now_ms() - message.header.sent_at_ms)
+        self.counts.begin(queue_ms / 1000)
         started = clock.monotonic()
         try:
             if delivery.deliveries > self._service.settings.deliveries_max:
@@ -186,10 +194,12 @@ class NodeExecutor:
             work.task.uncancel()
             what = "the attempt was cancelled"
             outcome = _failure(message, "error", ErrorCode.RUN_CANCELLED, what)
+        execute_s = clock.monotonic() - started
+        self.counts.end(execute_s, failed=outcome.fault is not None)
         outcome = msgspec.structs.replace(
             outcome,
-            queue_us=max(0, (received_ms - message.header.sent_at_ms) * 1000),
-            execute_us=int((clock.monotonic() - started) * 1e6),
+            queue_us=queue_ms * 1000,
+            execute_us=int(execute_s * 1e6),
             executor=self._identity,
         )
         span.set(attributes.OUTCOME, outcome.kind)

@@ -6,25 +6,29 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
+from langmesh.agent import description
 from langmesh.agent.executor import NodeExecutor
 from langmesh.agent.lifeline import Lifeline
 from langmesh.agent.revisions import NodeRevisions
 from langmesh.bus import Bus, connect
 from langmesh.bus.blobs import Blobs
+from langmesh.bus.presence import Presence
 from langmesh.bus.pull import PullConsumer
 from langmesh.errors import MeshError
 from langmesh.graphs.directory import locate, revisions
 from langmesh.graphs.loading import LoadedGraph, load
-from langmesh.registry import keys, policies, records
+from langmesh.registry import keys, loads, policies, records
 from langmesh.registry.etcd import Etcd
 from langmesh.registry.records import State
 from langmesh.service import Service, run_service
 from langmesh.service.configuration import Configuration, Effective, following
+from langmesh.service.load import Meter
+from langmesh.service.usage import Sample, Usage
 from langmesh.settings import Settings
 from langmesh.telemetry import logs
 from langmesh.wire import subjects
@@ -46,6 +50,7 @@ class NodePlace:
     body: Callable[..., Any] | None = None
     release: str | None = None
     max_in_flight: int | None = None
+    capabilities: Sequence[str] = ()
 
 
 class _HostedNode:
@@ -59,6 +64,7 @@ class _HostedNode:
         lifeline: Lifeline,
         place: NodePlace,
         loaded: LoadedGraph,
+        interval_s: float,
     ) -> None:
         settings = service.settings
         graph = loaded.topology.graph
@@ -72,6 +78,15 @@ class _HostedNode:
         self.key = keys.agent(settings.tenant, graph, place.node, service.instance)
         revisions = NodeRevisions(etcd, loaded, place.node, Blobs(bus), body=place.body)
         self.executor = NodeExecutor(service, bus, lifeline, revisions, self._release)
+        self._description = description.described(loaded, place.node, place.capabilities)
+        self.load_key = keys.load(settings.tenant, graph, place.node, service.instance)
+        self._meter = Meter(
+            service.instance,
+            self.executor.counts,
+            in_flight=lambda: self.executor.in_flight,
+            capacity=lambda: self._capacity,
+            interval_s=interval_s,
+        )
         subject = subjects.execution(settings.tenant, graph, place.node, self._release)
         self._consumer = PullConsumer(
             bus,
@@ -108,7 +123,18 @@ class _HostedNode:
                 capacity=self._capacity,
                 graph=self._graph,
                 node=self._node,
+                **self._description,
             )
+        )
+
+    def load(self, sample: Sample) -> bytes:
+        """How busy the node is; called from the lifeline's thread."""
+        return loads.encode(self._meter.measure(sample))
+
+    def presence(self) -> Presence:
+        """The node's service as NATS' tools show it."""
+        return description.presence(
+            self._service, self._graph, self._node, self._release, self.executor.counts
         )
 
     @contextlib.asynccontextmanager
@@ -127,11 +153,22 @@ class _HostedNode:
 
 
 @contextlib.asynccontextmanager
-async def hosting(service: Service, places: Sequence[NodePlace]) -> AsyncIterator[None]:
+async def hosting(
+    service: Service,
+    places: Sequence[NodePlace],
+    *,
+    load_interval_s: float = loads.INTERVAL_S,
+) -> AsyncIterator[None]:
     """Serve nodes while the block runs; at its end, take no more and let tasks in work finish.
 
+    Args:
+        service: The process.
+        places: The nodes.
+        load_interval_s: Seconds between two reports of the load.
+
     Raises:
-        MeshError: BROKER_UNAVAILABLE, REGISTRY_UNAVAILABLE, GRAPH_IMPORT_FAILED, UNKNOWN_NODE.
+        MeshError: BROKER_UNAVAILABLE, REGISTRY_UNAVAILABLE, GRAPH_IMPORT_FAILED, UNKNOWN_NODE;
+            INVALID_FIELD for capabilities that cannot be registered.
     """
     settings = service.settings
     # The places bound the threads of blocking nodes. The loop's own few would not do: a node that
@@ -150,12 +187,23 @@ async def hosting(service: Service, places: Sequence[NodePlace]) -> AsyncIterato
             for graph in {place.graph for place in places}
         }
         nodes = [
-            _HostedNode(service, bus, etcd, lifeline, place, graphs[place.graph])
+            _HostedNode(service, bus, etcd, lifeline, place, graphs[place.graph], load_interval_s)
             for place in places
         ]
+        usage = Usage()
+
+        def measure() -> Mapping[str, bytes]:
+            sample = usage.sample()  # one for all, as they share a process
+            return {node.load_key: node.load(sample) for node in nodes}
+
         configuration = await around.enter_async_context(following(etcd, settings))
         configuration.subscribe(functools.partial(_configure, nodes, configuration, settings))
-        async with lifeline.run({node.key: node.record("ready") for node in nodes}):
+        async with lifeline.run(
+            {node.key: node.record("ready") for node in nodes},
+            presences=[node.presence() for node in nodes],
+            measure=measure,
+            interval_s=load_interval_s,
+        ):
             async with contextlib.AsyncExitStack() as stack:
                 await stack.enter_async_context(_registering(lifeline, nodes, configuration))
                 for node in nodes:

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 ACK_TIMEOUT_S: Final = 5.0
 EXPECTED_LAST: Final = "Nats-Expected-Last-Subject-Sequence"
+_PING: Final = b"PING\r\n"
 _SWEEP_S: Final = 0.25
 # The client takes a float, whatever its annotation says.
 _RECONNECT_S: Any = 0.25
@@ -37,6 +38,28 @@ Handler = Callable[[Msg], Awaitable[None]]
 
 OnDone = Callable[[int | Exception], None]
 _Pending = tuple[OnDone, float, str]
+
+
+class _Client(Client):
+    """The stock client, with a ``flush`` that keeps its word.
+
+    The stock one writes its PING past the commands that wait to be sent, so that the answer says
+    nothing about them: a subscription may not stand yet when ``flush`` returns, and draining one
+    may drop what the server has still sent. Nor does it bear the answer to a ``flush`` that was
+    given up: it stops to read.
+    """
+
+    async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
+        answered: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+        def tell(_: asyncio.Future[bool]) -> None:
+            if future is not None and not future.done():
+                future.set_result(True)
+
+        answered.add_done_callback(tell)
+        self._pongs.append(answered)
+        await self._send_command(_PING)
+        await self._flush_pending()
 
 
 class Bus:
@@ -400,7 +423,7 @@ async def connect(url: str, *, name: str, wait_s: float = 3.0) -> AsyncIterator[
         if bus is not None:
             await bus.reconnected()
 
-    client = Client()
+    client = _Client()
     try:
         async with asyncio.timeout(wait_s):
             await client.connect(

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 _EXPIRES_S: Final = 30
 _HEARTBEAT_S: Final = 2
 _RETRY_S: Final = 0.25
+_COLLECT_S: Final = 0.005
 
 
 class Delivery:
@@ -115,7 +116,8 @@ class PullConsumer:
         self._last_sign = monotonic()
         self._restart = asyncio.Event()
         self._shrunk = False
-        self._stopping = False
+        self._pulling = False
+        self._collecting: asyncio.TimerHandle | None = None
 
     @contextlib.asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
@@ -126,12 +128,12 @@ class PullConsumer:
             yield
         finally:
             forget()
-            self._stopping = True
+            self._pause()
             keeper.cancel()
             await asyncio.gather(keeper, return_exceptions=True)
 
     def freed(self) -> None:
-        """Note that a delivery ended, and ask for more when half of the capacity is free."""
+        """Note that a delivery ended, and ask for another in its place."""
         self.in_flight -= 1
         self._refill()
 
@@ -165,6 +167,7 @@ class PullConsumer:
             subscription = await self.bus.subscribe(inbox, self._on_message)
             self._requested = 0
             self._last_sign = monotonic()
+            self._pulling = True
             try:
                 self._refill()
                 while not self._restart.is_set():
@@ -181,6 +184,7 @@ class PullConsumer:
                         log.warning("no heartbeat for consumer %s, pulling anew", self._name)
                         break
             finally:
+                self._pause()
                 shrunk, self._shrunk = self._shrunk, False
                 with contextlib.suppress(nats.errors.Error, TimeoutError):
                     # The broker has sent some already, perhaps, which must not be lost for long.
@@ -189,8 +193,23 @@ class PullConsumer:
                 await asyncio.sleep(_RETRY_S)
 
     def _refill(self) -> None:
-        missing = self.capacity + self._lent - self.in_flight - self._requested
-        if self._stopping or missing < max(1, self.capacity // 2) or not self._inbox:
+        """Ask for what is missing: for many at once, for the last few with what ends meanwhile."""
+        missing = self._missing()
+        if missing >= max(1, self.capacity // 2):
+            self._ask()
+        elif missing > 0 and not self._requested and self._collecting is None:
+            loop = asyncio.get_running_loop()
+            self._collecting = loop.call_later(_COLLECT_S, self._ask)
+
+    def _missing(self) -> int:
+        if not self._pulling:
+            return 0
+        return self.capacity + self._lent - self.in_flight - self._requested
+
+    def _ask(self) -> None:
+        self._collect_no_more()
+        missing = self._missing()
+        if missing <= 0:
             return
         self._requested += missing
         self.bus.send(
@@ -199,6 +218,15 @@ class PullConsumer:
             % (missing, _EXPIRES_S * 10**9, _HEARTBEAT_S * 10**9),
             reply=self._inbox,
         )
+
+    def _pause(self) -> None:
+        self._pulling = False
+        self._collect_no_more()
+
+    def _collect_no_more(self) -> None:
+        if self._collecting is not None:
+            self._collecting.cancel()
+            self._collecting = None
 
     async def _on_message(self, message: Msg) -> None:
         self._last_sign = monotonic()

@@ -95,9 +95,13 @@ class RpcServer:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Take no more requests, and tell those in work to ask again."""
+        """Take no more requests, and tell all that were taken and have no answer to ask again."""
         assert self._service is not None
         try:
+            # Service.stop drops the requests that have arrived and wait for the handler.
+            for endpoint in self._service._endpoints:  # noqa: SLF001
+                await endpoint._subscription.drain()  # noqa: SLF001
+            self._service._endpoints.clear()  # noqa: SLF001
             await self._service.stop()
         except nats.errors.Error as failure:
             log.info("the service is not withdrawn in good order: %r", failure)

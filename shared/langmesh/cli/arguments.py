@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import math
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 
 def positive(text: str) -> int:
@@ -20,6 +24,38 @@ def port(text: str) -> int:
     if not 0 <= value <= 65535:
         raise argparse.ArgumentTypeError(f"expected 0 to 65535, got {text}")
     return value
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+@dataclass(frozen=True, slots=True)
+class Since:
+    """A beginning: a sequence of a stream, or some seconds ago."""
+
+    seq: int | None = None
+    seconds: float = 0.0
+
+
+def since(text: str) -> Since:
+    """A sequence of a stream, or a duration such as 90s, 10m, 2h or 1d."""
+    if text.isascii() and text.isdigit():
+        return Since(seq=int(text))
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text, re.ASCII)
+    seconds = float(found[1]) * _UNITS[found[2]] if found is not None else math.inf
+    # Nothing is kept for so long, and dates end somewhere.
+    if seconds > 10_000 * _UNITS["d"]:
+        raise argparse.ArgumentTypeError(
+            f"expected a sequence or a duration such as 90s, 10m, 2h, 1d, got {text!r}"
+        )
+    return Since(seconds=seconds)
+
+
+def completing(action: argparse.Action, what: str) -> None:
+    """Let shells complete an argument with a ``file`` or ``directory``."""
+    kind: Any = action
+    # Where shtab looks; it knows both words.
+    kind.complete = what
 
 
 Commands = argparse._SubParsersAction  # noqa: SLF001  what add_subparsers returns has no public name
@@ -41,12 +77,11 @@ def add_command(
         summary: One line.
         examples: Command lines without the leading ``langmesh``.
     """
-    head = "Example" if len(examples) == 1 else "Examples"
     parser = commands.add_parser(
         name,
         help=summary,
         description=summary,
-        epilog="\n".join([f"{head}:", *(f"  langmesh {example}" for example in examples)]),
+        epilog="\n".join(["Examples:", *(f"  langmesh {example}" for example in examples)]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--json", action="store_true", help="print JSON for programs")

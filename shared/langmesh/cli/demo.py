@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import dataclasses
 import importlib.util
+import textwrap
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +15,10 @@ from typing import Any
 from langmesh.bus import connect
 from langmesh.bus.streams import ensure_streams
 from langmesh.cli import progress
+from langmesh.cli.arguments import completing
 from langmesh.cli.run import EXIT_RUN_FAILED
-from langmesh.cli.terminal import say, say_json, styled, table
+from langmesh.cli.terminal import columns, say, say_json, styled, table
+from langmesh.cli.trace import show as show_trace
 from langmesh.cli.trace import spans_of
 from langmesh.client import Client
 from langmesh.clock import monotonic
@@ -35,7 +38,8 @@ _TEXT = frozenset({".txt", ".md", ".rst", ".py"})
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("question", nargs="?", help="question to answer")
-    parser.add_argument("--corpus", metavar="DIR", help="folder with text to read")
+    corpus = parser.add_argument("--corpus", metavar="DIR", help="folder with text to read")
+    completing(corpus, "directory")
 
 
 async def command(args: argparse.Namespace, settings: Settings) -> int:
@@ -136,13 +140,13 @@ def _summary(final: RunEnded | RunInterrupted, services: Sequence[ReadyService])
 
 
 def _show(final: AnyEvent, events: Sequence[AnyEvent], spans: Sequence[Any]) -> None:
-    from langmesh.telemetry.tree import render
-
     if not isinstance(final, RunEnded):
         return
     if final.output is not None:
         say()
-        say(final.output.get("answer", ""))
+        answer, width = final.output.get("answer", ""), columns()
+        for line in answer.splitlines():
+            say(textwrap.fill(line, width) if width is not None else line)
         say()
         for cited in final.output.get("citations", []):
             say(f"  [{cited['id']}] {cited['source']}:{cited['line']}")
@@ -157,7 +161,6 @@ def _show(final: AnyEvent, events: Sequence[AnyEvent], spans: Sequence[Any]) -> 
     for line in table(("NODE", "TASKS", "TIME", "LONGEST"), rows):
         say(line)
     say()
-    for line in render(spans):
-        say(line)
+    show_trace(spans)
     say()
     say(f"trace id {final.trace_id}")

@@ -19,6 +19,17 @@ from langmesh.cli.terminal import say_error
 from langmesh.errors import MeshError
 
 EXIT_FAILED = 1
+_EPILOG = """\
+Examples:
+  langmesh up
+  langmesh run research --input '{"question": "What is PEP 8?"}'
+  langmesh run --help
+
+Exit codes: 0 success; 1 a failure that the message explains, with the way out; 2 wrong usage;
+3 the run itself failed; 130 interrupted; `test` has those of pytest.
+
+Settings come from the environment; see docs/operations.md.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +47,35 @@ _COMMANDS = {
         ("up", "up app.py:graph", "up sales=shop.graph:graph --detach --no-reload"),
     ),
     "down": _Command("stop the mesh that `up` started", ("down",)),
-    "status": _Command("show the services of the mesh", ("status --json",)),
+    "status": _Command(
+        "show the services of the mesh and how busy they are",
+        ("status", "status --watch", "status --json"),
+    ),
     "run": _Command(
-        "run a graph and follow it", ("""run research --input '{"question": "What is PEP 8?"}'""",)
+        "run a graph and follow it",
+        (
+            """run research --input '{"question": "What is PEP 8?"}'""",
+            "run research --input @question.json --stream values --json",
+        ),
+    ),
+    "submit": _Command(
+        "submit a run and return at once",
+        (
+            """submit research --input '{"question": "What is PEP 8?"}'""",
+            "submit research --input @question.json --thread mine",
+        ),
+    ),
+    "runs": _Command(
+        "list runs, show, cancel and answer them",
+        ("runs ls --status error", "runs show run-0a1b2c3d-7", "runs cancel run-0a1b2c3d-7"),
+    ),
+    "events": _Command(
+        "show what runs do, as it is stored",
+        ("events --follow", "events --run run-0a1b2c3d-7", "events --graph research --since 2h"),
+    ),
+    "logs": _Command(
+        "show the logs of the mesh on this machine",
+        ("logs --follow", "logs coordinator nats-server --level WARNING", "logs --tail all"),
     ),
     "publish": _Command(
         "make a graph, or a new revision of one, what new runs take",
@@ -74,6 +111,10 @@ _COMMANDS = {
         ("bench chain --steps 10 --concurrency 64", "bench config --agents 50"),
     ),
     "test": _Command("run the tests", ("test tests/wire -k names",)),
+    "completion": _Command(
+        "print a script that lets a shell complete the commands",
+        ("completion bash > ~/.local/share/bash-completion/completions/langmesh",),
+    ),
 }
 
 
@@ -85,7 +126,8 @@ def parser(called: Sequence[str] | None = None) -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="langmesh",
         description="Run LangGraph graphs as a mesh of services over NATS.",
-        epilog="Settings come from the environment; see docs/operations.md.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"langmesh {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -102,7 +144,10 @@ def _module(name: str) -> Any:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
-    argv = sys.argv[1:] if argv is None else argv
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if argv[:1] == ["test"] and argv[1:2] not in (["-h"], ["--help"]):
+        # The options behind it are pytest's.
+        argv.insert(1, "--")
     args = parser(argv[:1]).parse_args(argv)
     try:
         module = _module(args.command)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import sys
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,6 +14,8 @@ from langmesh.errors import MeshError
 from langmesh.wire import codec
 
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
+_STYLE_CODE = re.compile(r"(\x1b\[[0-9;]*m)")
+_CELL_MIN = 8
 
 
 def styled(text: str, style: str) -> str:
@@ -37,14 +42,79 @@ def say_error(exc: MeshError, *, as_json: bool) -> None:
     print(f"langmesh: {exc.message} ({exc.code})\n  {exc.remedy}", file=sys.stderr, flush=True)
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Rows as aligned lines under a dim head."""
+def columns() -> int | None:
+    """How wide the terminal is, or None where standard output is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def fit(text: str, width: int | None = None) -> str:
+    """Text on one line, cut with an ellipsis where it is wider than the terminal.
+
+    Args:
+        text: What to show; it may have styles.
+        width: Columns that it may take; those of the terminal if not given. Where standard output
+            is no terminal, nothing is cut.
+    """
+    text = " ".join(text.splitlines()) if "\n" in text or "\r" in text else text
+    width = columns() if width is None else width
+    if width is None or (len(text) <= width and text.isascii()):
+        return text
+    shown: list[str] = []
+    used = 0
+    full = False
+    for part in _STYLE_CODE.split(text):
+        if part.startswith("\x1b"):
+            shown.append(part)
+            continue
+        for char in part:
+            used += _columns_of(char)
+            if used > width and not full:
+                full = True
+                _make_room(shown, width)
+            if not full:
+                shown.append(char)
+    return "".join(shown)
+
+
+def _make_room(shown: list[str], width: int) -> None:
+    """Take off what an ellipsis needs."""
+    used = sum(_columns_of(each) for each in shown if not each.startswith("\x1b"))
+    while used >= width and shown:
+        used -= 0 if shown[-1].startswith("\x1b") else _columns_of(shown[-1])
+        shown.pop()
+    shown.append("…")
+
+
+def _columns_of(char: str) -> int:
+    if unicodedata.combining(char):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+
+
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[str]], *, shrink: Sequence[str] = ()
+) -> list[str]:
+    """Rows as aligned lines under a dim head.
+
+    Args:
+        head: Names of the columns.
+        rows: Their cells.
+        shrink: Columns whose cells are cut where the lines are wider than the terminal, the first
+            to be cut first; without any, nothing is cut.
+    """
     cells = [list(map(str, row)) for row in rows]
     widths = [max(len(row[i]) for row in [list(head), *cells]) for i in range(len(head))]
+    excess = sum(widths) + 2 * (len(widths) - 1) - (columns() or sys.maxsize)
+    for name in shrink:
+        i = list(head).index(name)
+        cut = min(max(excess, 0), max(widths[i] - max(_CELL_MIN, len(name)), 0))
+        widths[i] -= cut
+        excess -= cut
 
     def line(row: Sequence[str]) -> str:
         return "  ".join(
-            cell.ljust(width) for cell, width in zip(row, widths, strict=True)
+            fit(cell, width).ljust(width) for cell, width in zip(row, widths, strict=True)
         ).rstrip()
 
-    return [styled(line(head), "dim"), *map(line, cells)]
+    lines = [styled(line(head), "dim"), *map(line, cells)]
+    return [fit(each) for each in lines] if shrink else lines

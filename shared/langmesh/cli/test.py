@@ -7,14 +7,19 @@ import importlib.util
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
+from langmesh.cli.arguments import completing
+from langmesh.cli.terminal import say_json
 from langmesh.errors import ErrorCode, MeshError
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("args", nargs=argparse.REMAINDER, help="arguments for pytest")
+    paths = parser.add_argument("args", nargs=argparse.REMAINDER, help="arguments for pytest")
+    completing(paths, "file")
 
 
 def test(args: argparse.Namespace) -> int:
@@ -30,9 +35,33 @@ def test(args: argparse.Namespace) -> int:
             "the tests need a checkout of the repository and pytest",
             remedy="Clone the repository and run ./mesh test there.",
         )
-    extra = [arg for arg in args.args if arg != "--"]
+    extra = [arg for arg in args.args if arg not in {"--", "--json"}]
+    # Argparse takes all that follows the command for pytest's.
+    as_json = args.json or "--json" in args.args
     parallel = [] if any(arg.startswith("-n") for arg in extra) else ["-n", "2"]
     env = {key: value for key, value in os.environ.items() if not key.startswith("LANGMESH_")}
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", *parallel, *extra], cwd=root, env=env, check=False
-    ).returncode
+    command = [sys.executable, "-m", "pytest", *parallel, *extra]
+    if not as_json:
+        return subprocess.run(command, cwd=root, env=env, check=False).returncode
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        code = subprocess.run(
+            [*command, f"--junitxml={report}"], cwd=root, env=env, stdout=sys.stderr, check=False
+        ).returncode
+        say_json({"exit_code": code, **_counts(report)})
+    return code
+
+
+def _counts(report: Path) -> dict[str, int | float]:
+    """How many tests had which outcome; nothing if pytest did not get so far as to run any."""
+    if not report.exists():
+        return {}
+    (suite,) = ET.parse(report).getroot().iter("testsuite")  # noqa: S314  pytest wrote it
+    counts = {name: int(suite.get(name, 0)) for name in ("failures", "errors", "skipped")}
+    tests = int(suite.get("tests", 0))
+    return {
+        "tests": tests,
+        "passed": tests - sum(counts.values()),
+        **counts,
+        "seconds": float(suite.get("time", 0)),
+    }

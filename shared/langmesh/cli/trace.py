@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
-from langmesh.cli.terminal import say, say_json
+from langmesh.cli.terminal import columns, say, say_json
 from langmesh.errors import ErrorCode, MeshError
 from langmesh.settings import Settings
 from langmesh.stack import state
@@ -29,9 +30,14 @@ async def command(args: argparse.Namespace, settings: Settings) -> int:
     if args.json:
         say_json({"trace_id": spans[0].trace_id, "spans": spans})
     else:
-        for line in render(spans):
-            say(line)
+        show(spans)
     return 0
+
+
+def show(spans: Sequence[StoredSpan]) -> None:
+    """Print a span tree, no wider than the terminal but for errors."""
+    for line in render(spans, width=columns()):
+        say(line)
 
 
 def spans_of(home: Path, run: str) -> list[StoredSpan]:

@@ -20,7 +20,7 @@ import msgspec
 from langmesh.bus import connect
 from langmesh.bus.streams import ensure_streams
 from langmesh.cli import reloads
-from langmesh.cli.arguments import port
+from langmesh.cli.arguments import completing, port
 from langmesh.cli.demo import has_demo
 from langmesh.cli.terminal import say, say_error, say_json, styled
 from langmesh.errors import ErrorCode, MeshError
@@ -51,13 +51,14 @@ class _Printed(msgspec.Struct, frozen=True):
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument(
+    sources = parser.add_argument(
         "graphs",
         nargs="*",
         metavar="SOURCE",
         help="graph to serve, [NAME=]PATH.py:ATTRIBUTE or [NAME=]MODULE:ATTRIBUTE; if none is"
         " given, those of ./langgraph.json, in a checkout without one the demo's",
     )
+    completing(sources, "file")
     parser.add_argument("--detach", action="store_true", help="return when everything is ready")
     parser.add_argument(
         "--reload",

@@ -9,15 +9,15 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
-import msgspec
 from langgraph.types import Command, Interrupt, StateSnapshot
 
 from langmesh import settings
 from langmesh.bus import Bus, connect, nesting
+from langmesh.client.asking import ask
 from langmesh.client.following import Run, RunFailed
 from langmesh.clock import new_id
 from langmesh.errors import ErrorCode, MeshError
-from langmesh.wire import codec, rpc, subjects
+from langmesh.wire import rpc
 
 __all__ = ["MeshGraph", "Run", "RunFailed"]
 
@@ -299,19 +299,7 @@ class MeshGraph:
         timeout_s: float = 10.0,
         headers: dict[str, str] | None = None,
     ) -> Any:
-        try:
-            body = msgspec.json.encode({k: v for k, v in fields.items() if v is not None})
-        except (TypeError, ValueError, OverflowError, RecursionError) as exc:
-            raise MeshError(
-                ErrorCode.VALUE_NOT_SERIALIZABLE, f"{verb}: cannot be sent as JSON: {exc}"
-            ) from exc
-        subject = subjects.rpc(self.tenant, verb)
-        answer = await self.bus.request(subject, body, timeout_s=timeout_s, headers=headers)
-        found = msgspec.json.decode(answer)
-        if found.keys() == {"error"}:
-            fault = codec.decode_json(rpc.RpcError, answer).error
-            raise MeshError(ErrorCode.received(fault.code), fault.message, remedy=fault.remedy)
-        return found
+        return await ask(self.bus, self.tenant, verb, fields, timeout_s=timeout_s, headers=headers)
 
     def _thread(self, config: Mapping[str, Any]) -> dict[str, Any]:
         thread = (config.get("configurable") or {}).get("thread_id")

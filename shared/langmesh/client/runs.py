@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import msgspec
@@ -92,11 +92,10 @@ class Client:
             MeshError: BROKER_UNAVAILABLE; before anything is sent, PAYLOAD_TOO_LARGE,
                 INVALID_FIELD, MALFORMED_BODY (nested too deeply) or VALUE_NOT_SERIALIZABLE.
         """
-        body = _encode({"input": input, **fields})
-        codec.decode_submission(body)
         self._publishing += 1
         try:
-            seq = await self._bus.append(subjects.submit(self._tenant, self._graph), body)
+            fields["input"] = input
+            seq = await publish(self._bus, self._tenant, self._graph, fields)
             handle = self._by_seq[seq] = RunHandle(seq)
             for event in self._early.pop(seq, []):
                 self._take(handle, event)
@@ -157,7 +156,24 @@ class _Orphan(RunHandle):
         self._events.append(event)
 
 
-def _encode(fields: dict[str, Any]) -> bytes:
+async def publish(bus: Bus, tenant: str, graph: str, fields: Mapping[str, Any]) -> int:
+    """Submit a run, whether or not a coordinator is up; the submission's sequence.
+
+    Args:
+        bus: The connection.
+        tenant: The graph's tenant.
+        graph: Name of the graph.
+        fields: Those of a :class:`~langmesh.wire.messages.Submission`.
+
+    Raises:
+        MeshError: As for :meth:`Client.submit`.
+    """
+    body = _encode(fields)
+    codec.decode_submission(body)
+    return await bus.append(subjects.submit(tenant, graph), body)
+
+
+def _encode(fields: Mapping[str, Any]) -> bytes:
     """A submission's body; strict: a projection could not be told from what was meant."""
     try:
         return msgspec.json.encode(fields)
@@ -169,7 +185,7 @@ def _encode(fields: dict[str, Any]) -> bytes:
         ) from exc
 
 
-def _unsendable(fields: dict[str, Any]) -> str:
+def _unsendable(fields: Mapping[str, Any]) -> str:
     """The first field that JSON cannot hold."""
     for name, value in fields.items():
         try:

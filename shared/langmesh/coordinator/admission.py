@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from langmesh.bus import Bus
 from langmesh.bus.pull import Delivery, PullConsumer
-from langmesh.clock import now_iso
+from langmesh.clock import monotonic, now_iso
 from langmesh.coordinator.decisions import Decisions
 from langmesh.coordinator.events import EventWriter, Usurped
 from langmesh.coordinator.mark import Mark
@@ -26,6 +26,7 @@ from langmesh.coordinator.run import Again, Run, Submitted
 from langmesh.coordinator.tasks import Engine
 from langmesh.coordinator.threads import Thread, Threads
 from langmesh.errors import ErrorCode, MeshError
+from langmesh.service.load import Counts
 from langmesh.telemetry import attributes
 from langmesh.wire import codec, subjects
 from langmesh.wire.messages import RunAccepted, RunEnded, RunRejected
@@ -48,6 +49,8 @@ class Live:
     delivery: Delivery | None
     """The submission's; None for a run that another owner began."""
     queued: bool = True
+    since: float = field(default_factory=monotonic)
+    """When it was accepted."""
     over: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the run's end or its interrupt is stored, or another coordinator has the run."""
 
@@ -64,6 +67,7 @@ class Admission:
         self._lent: dict[object, contextlib.ExitStack] = {}
         self.decisions: Decisions[Run] = Decisions()
         """What becomes of submissions, for who waits in this process."""
+        self.counts = Counts()
         self._doubtful_until = 0
         self._drivers: set[asyncio.Task[None]] = set()
         self._epoch = ""
@@ -100,6 +104,11 @@ class Admission:
             for held in self._held.values():
                 for each in held:
                     each.release()
+
+    @property
+    def in_flight(self) -> int:
+        """How many runs are queued or driven here."""
+        return len(self._live)
 
     def find(self, tenant: str, run_id: str) -> Live | None:
         """The run of an id that is queued or driven here; the last one if there are more."""
@@ -369,7 +378,8 @@ class Admission:
 
     async def _drive(self, live: Live) -> None:
         acknowledging = asyncio.create_task(self._acknowledge(live))
-        thread = live.run.thread
+        thread, started = live.run.thread, monotonic()
+        self.counts.begin(started - live.since)
         try:
             await self._drive_until_over(live)
         except Usurped as exc:
@@ -381,6 +391,7 @@ class Admission:
             log.exception("driving run %s failed", live.run.id)
         finally:
             acknowledging.cancel()
+        self.counts.end(monotonic() - started, failed=live.run.failed)
         self._settle(live)
         if thread.active is live:
             self._next(thread)

@@ -16,6 +16,7 @@ from langmesh.bus import Bus
 from langmesh.bus.service import Request, RpcServer
 from langmesh.coordinator.admission import Admission
 from langmesh.coordinator.catalog import Catalog
+from langmesh.coordinator.registrar import Registrar
 from langmesh.coordinator.run import Run
 from langmesh.coordinator.saver import ThreadSaver
 from langmesh.coordinator.standing import Standing
@@ -40,10 +41,13 @@ Verb = Callable[[str, Any, Request], Awaitable[msgspec.Struct]]
 class Rpc:
     """Answers the verbs; :meth:`server` puts it on the bus."""
 
-    def __init__(self, bus: Bus, admission: Admission, catalog: Catalog) -> None:
+    def __init__(
+        self, bus: Bus, admission: Admission, catalog: Catalog, registrar: Registrar
+    ) -> None:
         self._bus = bus
         self._admission = admission
         self._catalog = catalog
+        self._registrar = registrar
         self._standing = Standing(bus, admission)
         self._verbs: dict[str, Verb] = {
             "run.start": self._start,
@@ -55,17 +59,19 @@ class Rpc:
             "thread.history": self._history,
             "thread.update": self._update,
             "graph.routes": self._routes,
+            "agent.register": self._register,
+            "agent.unregister": self._unregister,
         }
 
-    def server(self, instance: str) -> RpcServer:
-        """The service that answers while it is entered."""
+    def server(self, instance: str, **metadata: str) -> RpcServer:
+        """The service that answers while it is entered; ``metadata`` is shown with it."""
         return RpcServer(
             self._bus,
             name=rpc.SERVICE,
             version=rpc.VERSION,
             subject=subjects.RPC_ALL,
             handler=self.answer,
-            metadata={"instance": instance},
+            metadata={"instance": instance, **metadata},
         )
 
     async def answer(self, request: Request) -> msgspec.Struct:
@@ -230,6 +236,16 @@ class Rpc:
                 for node, binding in entry.bindings.nodes.items()
             },
         )
+
+    async def _register(
+        self, tenant: str, asked: rpc.RegisterAgent, _request: Request
+    ) -> rpc.AgentPlace:
+        return await self._registrar.register(tenant, asked)
+
+    async def _unregister(
+        self, tenant: str, asked: rpc.UnregisterAgent, _request: Request
+    ) -> rpc.AgentGone:
+        return await self._registrar.unregister(tenant, asked)
 
     def _loaded(self, tenant: str, graph: str, thread: str) -> LoadedGraph:
         loaded = self._catalog.get(tenant, graph).loaded

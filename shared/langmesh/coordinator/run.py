@@ -85,6 +85,8 @@ class Run:
     """What a coordinator before left of it, if one did."""
     asking: bool = False
     """Whether it told clients that it waits for a human, and got no answer yet."""
+    failed: bool = False
+    """Whether it ended with an error."""
     closing: bool = False
     """Whether its last event, or the last one before an answer, is on its way."""
     logged: asyncio.Event = field(default_factory=asyncio.Event)
@@ -208,7 +210,7 @@ class Run:
             await self._conclude()
         except asyncio.CancelledError:
             assert self._driver is not None
-            if self._called_off:
+            if self._is_called_off():
                 self._driver.uncancel()
             elif self._driver.cancelling():
                 self.span.end("its coordinator stopped")
@@ -260,6 +262,7 @@ class Run:
         cause: Exception | None = None,
     ) -> None:
         self.closing = True
+        self.failed = status == "error"
         self.span.end(cause if cause is not None else None if status == "success" else status)
         self._count_tasks()
         self._hold_last()
@@ -490,6 +493,9 @@ class Run:
             if given.max_concurrency is not None:
                 config["max_concurrency"] = given.max_concurrency
         return config
+
+    def _is_called_off(self) -> bool:
+        return self._called_off
 
     def _is_left(self) -> bool:
         """Whether another life of the run goes on with it: the coordinator stops, or lost sight."""

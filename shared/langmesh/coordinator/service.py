@@ -15,19 +15,23 @@ from langmesh.coordinator.catalog import Catalog
 from langmesh.coordinator.dispatch import Dispatcher
 from langmesh.coordinator.ownership import ownership
 from langmesh.coordinator.recovery import recovering
+from langmesh.coordinator.registrar import Registrar
 from langmesh.coordinator.rpc import Rpc
 from langmesh.coordinator.tasks import Engine
 from langmesh.coordinator.threads import Threads
 from langmesh.graphs import compat, directory
 from langmesh.graphs.loading import load
 from langmesh.graphs.sources import parse_sources
-from langmesh.registry import keys, records
+from langmesh.registry import keys, loads, records
 from langmesh.registry.capability import capability_key
 from langmesh.registry.etcd import Etcd
 from langmesh.registry.lease import Registration
 from langmesh.service import Service, run_service
 from langmesh.service.configuration import following
-from langmesh.wire.streams import SUBMIT_CONSUMER
+from langmesh.service.load import Meter, keep_reporting
+from langmesh.service.usage import Usage
+from langmesh.wire import subjects
+from langmesh.wire.streams import SUBMIT, SUBMIT_CONSUMER
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +43,14 @@ class Coordinator:
 
     Args:
         sources: Graphs to publish at start, each ``[name=]module:attribute``.
+        load_interval_s: Seconds between two reports of the load.
     """
 
-    def __init__(self, sources: Sequence[str] = ()) -> None:
+    def __init__(
+        self, sources: Sequence[str] = (), *, load_interval_s: float = loads.INTERVAL_S
+    ) -> None:
         self._sources = sources
+        self._load_interval_s = load_interval_s
 
     def serve(self) -> None:
         """Serve until SIGTERM."""
@@ -90,7 +98,13 @@ class Coordinator:
             async with (
                 admission.run(),
                 recovering(bus, admission, catalog),
-                Rpc(bus, admission, catalog).server(service.instance),
+                Rpc(bus, admission, catalog, Registrar(bus, etcd, catalog)).server(
+                    service.instance,
+                    release=settings.release,
+                    subject=subjects.RPC_ALL,
+                    stream=SUBMIT.name,
+                    consumer=SUBMIT_CONSUMER.durable,
+                ),
                 Registration(etcd, {where: _record(service, catalog)}) as registration,
             ):
                 catalog.on_graphs_changed(
@@ -98,8 +112,37 @@ class Coordinator:
                 )
                 await registration.wait_up(_REGISTERED_S)
                 log.info("durability profile: process-crash")
-                with service.announced():
-                    yield
+                async with self._reporting(service, admission, registration):
+                    with service.announced():
+                        yield
+
+    @contextlib.asynccontextmanager
+    async def _reporting(
+        self, service: Service, admission: Admission, registration: Registration
+    ) -> AsyncIterator[None]:
+        """Report the load while the block runs."""
+        settings, usage = service.settings, Usage()
+        key = keys.coordinator_load(settings.tenant, service.instance)
+        meter = Meter(
+            service.instance,
+            admission.counts,
+            in_flight=lambda: admission.in_flight,
+            capacity=lambda: settings.max_runs,
+            interval_s=self._load_interval_s,
+        )
+        reports = asyncio.create_task(
+            keep_reporting(
+                registration,
+                lambda: {key: loads.encode(meter.measure(usage.sample()))},
+                self._load_interval_s,
+            ),
+            name="load",
+        )
+        try:
+            yield
+        finally:
+            reports.cancel()
+            await asyncio.gather(reports, return_exceptions=True)
 
     async def _publish(self, etcd: Etcd, tenant: str, release: str) -> None:
         for source in parse_sources(self._sources):

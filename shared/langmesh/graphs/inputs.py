@@ -54,6 +54,21 @@ def json_schema(builder: Builder, schema: type[Any]) -> dict[str, Any]:
     return result
 
 
+def node_schemas(builder: Builder, node: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The JSON Schemas of a node's input and of the state update that it returns.
+
+    As far as LangGraph knows them: the input is what the node reads of the state, the update is any
+    part of the state. A type without a schema has an empty one.
+    """
+    update = dict(_schema_of(builder, builder.state_schema))
+    update.pop("required", None)  # nobody need return the whole state
+    return _schema_of(builder, builder.nodes[node].input_schema), update
+
+
+def _schema_of(builder: Builder, kind: Any) -> dict[str, Any]:
+    return json_schema(builder, kind) if isinstance(kind, type) else {}
+
+
 def _required(builder: Builder, schema: type[Any]) -> frozenset[str]:
     """Fields that must be there: those of an explicit schema, since a state is always partial."""
     if schema is builder.state_schema:

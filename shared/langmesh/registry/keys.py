@@ -35,6 +35,24 @@ def coordinators(tenant: str | None = None) -> str:
     return _prefix("coordinators", tenant=tenant)
 
 
+def load(tenant: str, graph: str, node: str, instance: str) -> str:
+    """How busy one instance of a node's agent is; a ``Load`` under its registration's lease."""
+    return loads(tenant, graph, node) + to_token(instance, field="instance")
+
+
+def coordinator_load(tenant: str, instance: str) -> str:
+    """How busy one coordinator is; a ``Load`` under its registration's lease."""
+    return loads(tenant) + to_token(instance, field="instance")
+
+
+def loads(tenant: str | None = None, graph: str | None = None, node: str | None = None) -> str:
+    """The load of all services, of a tenant's, or of the agents of a graph or of a node.
+
+    Apart from the registrations, so that who follows those is not woken by every report.
+    """
+    return _prefix("load", tenant=tenant, graph=graph, node=node)
+
+
 def graphs(tenant: str | None = None, graph: str | None = None) -> str:
     """All that is published of all graphs, of a tenant's, or of one graph."""
     return _prefix("graphs", tenant=tenant, graph=graph)

@@ -122,6 +122,7 @@ class Registration:
     def __init__(self, etcd: Etcd, entries: Mapping[str, bytes], *, ttl_s: int = TTL_S) -> None:
         self._etcd = etcd
         self._entries = dict(entries)
+        self._held: dict[str, bytes] = {}
         self._names = ", ".join(entries)
         self._ttl_s = ttl_s
         self._wanted = 1
@@ -191,11 +192,21 @@ class Registration:
         self._wanted += 1
         self._update.set()
 
+    def offer(self, key: str, value: bytes) -> None:
+        """Write a key under the same lease as soon as etcd takes it, and wait for nothing.
+
+        The key may be a new one. While etcd is away only the latest value is kept.
+        """
+        self._entries[key] = value
+        self._wanted += 1
+        self._update.set()
+
     async def _keep(self) -> None:
         pause_s = _PAUSE_FIRST_S
         while True:
             try:
                 async with Lease(self._etcd, ttl_s=self._ttl_s) as lease:
+                    self._held.clear()
                     pause_s = _PAUSE_FIRST_S
                     await self._hold(lease)
                 _logger.warning("registering anew: the lease of %s was lost", self._names)
@@ -221,11 +232,17 @@ class Registration:
                 await _either(lease.lost, self._update)
 
     async def _write(self, lease: Lease) -> None:
-        """Write all keys; as only one task writes, no value is overtaken by an older one."""
+        """Write what the lease does not hold yet: who follows a key is woken by its changes only.
+
+        As only one task writes, no value is overtaken by an older one.
+        """
         self._update.clear()
         version, entries = self._wanted, dict(self._entries)
         for key, value in entries.items():
-            await self._etcd.put(key, value, lease.id)
+            if self._held.get(key) != value:
+                self._held.pop(key, None)  # until the write is known to have happened
+                await self._etcd.put(key, value, lease.id)
+                self._held[key] = value
         self._failure = None
         async with self._progress:
             self._written = version

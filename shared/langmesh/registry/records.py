@@ -7,7 +7,7 @@ than silently without effect.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -16,6 +16,11 @@ from langmesh.wire.codec import decode_json, encode_json
 State = Literal["starting", "ready", "draining"]
 Encoding = Literal["msgpack", "json"]
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=1_000)]
+Capability = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
+Capabilities = Annotated[list[Capability], msgspec.Meta(max_length=32)]
+
+SCHEMA_BYTES_MAX: Final = 32 * 1024
+"""Largest JSON Schema in a registration; everyone who follows the agents gets all of them."""
 
 
 class ServiceRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -25,12 +30,13 @@ class ServiceRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """Its name: the node's, or ``coordinator``."""
     instance: Text
     """Unique per process."""
-    pid: Annotated[int, msgspec.Meta(ge=1)]
+    pid: Annotated[int, msgspec.Meta(ge=0)]
+    """0 for a program that registered by ``agent.register`` and did not say."""
     host: Text
     state: State
     """``starting``: takes no tasks yet; ``draining``: takes no more."""
     event_loop: str
-    """What drives it, e.g. ``uvloop``."""
+    """What drives it, e.g. ``uvloop``; empty for a program in another language."""
     release: Text
     capacity: Annotated[int, msgspec.Meta(ge=0)]
     """Tasks, or runs, that it works on at once."""
@@ -47,6 +53,16 @@ class ServiceRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     problems: dict[str, str] = {}
     """Of a coordinator: ``REVISION: reason`` of what was published and cannot be loaded, by graph.
     """
+    capabilities: Capabilities = []
+    """What its author says that it can do, for whoever looks for an agent."""
+    input_schema: dict[str, Any] = {}
+    """JSON Schema of the node's input as LangGraph knows it; empty if it does not, or if it has
+    more than ``SCHEMA_BYTES_MAX`` bytes."""
+    output_schema: dict[str, Any] = {}
+    """JSON Schema of the state update that the node returns; likewise."""
+    ttl_s: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Seconds after which the record of a program that registered by ``agent.register`` goes unless
+    it asks again; 0 for a process that keeps its own lease in etcd."""
 
 
 class Binding(

@@ -6,10 +6,11 @@ down, slow or silent they are lost, one warning says so, and nobody waits.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -69,19 +70,21 @@ class Pipeline:
             }
         )
         self._exporter = _QuietExporter(_exporter(settings), settings.otlp_endpoint)
-        self._processor = BatchSpanProcessor(
-            self._exporter,
-            max_queue_size=QUEUE_SPANS_MAX,
-            max_export_batch_size=BATCH_SPANS_MAX,
-            schedule_delay_millis=BATCH_DELAY_MS,
-        )
+        with _without_fork_handlers():
+            self._processor = BatchSpanProcessor(
+                self._exporter,
+                max_queue_size=QUEUE_SPANS_MAX,
+                max_export_batch_size=BATCH_SPANS_MAX,
+                schedule_delay_millis=BATCH_DELAY_MS,
+            )
         self._closed = False
         if isinstance(api.get_tracer_provider(), api.ProxyTracerProvider):
-            provider = TracerProvider(
-                sampler=ParentBased(TraceIdRatioBased(settings.sample_ratio)),
-                resource=self._resource,
-                shutdown_on_exit=False,
-            )
+            with _without_fork_handlers():
+                provider = TracerProvider(
+                    sampler=ParentBased(TraceIdRatioBased(settings.sample_ratio)),
+                    resource=self._resource,
+                    shutdown_on_exit=False,
+                )
             provider.add_span_processor(self._processor)
             api.set_tracer_provider(provider)
 
@@ -109,6 +112,25 @@ class Pipeline:
         # Closing the exporter ends the call that hangs, and with it the queue's thread.
         _within(max(0.0, deadline - monotonic()), self._exporter.shutdown)
         return False
+
+
+@contextlib.contextmanager
+def _without_fork_handlers() -> Iterator[None]:
+    """Keep the SDK from registering what it does in a forked child.
+
+    An event loop of uvloop lets the handlers run in every program that it starts, before the exec:
+    the SDK's start threads there and search the installed packages, which takes long and kills some
+    of the programs. In a child that goes on without exec, the queue begins anew at the first span.
+    """
+    register = getattr(os, "register_at_fork", None)
+    if register is None:
+        yield
+        return
+    os.register_at_fork = lambda **_: None
+    try:
+        yield
+    finally:
+        os.register_at_fork = register
 
 
 class _QuietExporter(SpanExporter):

@@ -10,6 +10,8 @@ from typing import Final
 from langmesh.telemetry.store import StoredSpan
 
 BAR_COLUMNS: Final = 24
+_BAR_COLUMNS_MIN: Final = 8
+_LINKS_COLUMNS: Final = 12
 _NS_PER_MS: Final = 1_000_000
 
 
@@ -50,8 +52,13 @@ def build(spans: Sequence[StoredSpan]) -> list[Branch]:
     return sorted(roots, key=lambda root: (root.orphan, *_start(root.span)))
 
 
-def render(spans: Sequence[StoredSpan]) -> list[str]:
-    """Draw spans as lines: tree, service, duration in ms, when it ran, errors and links."""
+def render(spans: Sequence[StoredSpan], *, width: int | None = None) -> list[str]:
+    """Draw spans as lines: tree, service, duration in ms, when it ran, errors and links.
+
+    Args:
+        spans: Of one trace or more.
+        width: Columns that a line without an error should not exceed; bars shrink for that.
+    """
     if not spans:
         return []
     roots = build(spans)
@@ -62,6 +69,11 @@ def render(spans: Sequence[StoredSpan]) -> list[str]:
     service_columns = max(len(branch.span.service) for branch, _ in rows)
     services = {branch.span.service for branch, _ in rows}
     traces = list(dict.fromkeys(branch.span.trace_id for branch, _ in rows))
+    # Three gaps of two columns, the duration with its unit, and the bar's ends.
+    taken = name_columns + service_columns + 20
+    taken += _LINKS_COLUMNS if any(branch.span.links for branch, _ in rows) else 0
+    room = BAR_COLUMNS if width is None else width - taken
+    bar_columns = min(max(room, _BAR_COLUMNS_MIN), BAR_COLUMNS)
     totals = (_count(len(rows), "span"), _count(len(services), "service"))
     lines = [f"trace {', '.join(traces)} · {' · '.join(totals)} · {total / _NS_PER_MS:.1f} ms"]
     for branch, prefix in rows:
@@ -70,7 +82,7 @@ def render(spans: Sequence[StoredSpan]) -> list[str]:
         line = (
             f"{prefix}{span.name}".ljust(name_columns)
             + f"  {span.service:<{service_columns}}  {duration_ms:>9.1f} ms"
-            + f"  |{_bar(span, begin, total)}|"
+            + f"  |{_bar(span, begin, total, bar_columns)}|"
             + "".join(f"  {note}" for note in _notes(branch))
         )
         lines.append(line)
@@ -122,12 +134,12 @@ def _walk(root: Branch) -> Iterator[tuple[Branch, str]]:
             pending.append((branch.children[position], indent + glyph, indent + below))
 
 
-def _bar(span: StoredSpan, begin_ns: int, total_ns: int) -> str:
-    first = min((span.start_ns - begin_ns) * BAR_COLUMNS // total_ns, BAR_COLUMNS - 1)
+def _bar(span: StoredSpan, begin_ns: int, total_ns: int, columns: int) -> str:
+    first = min((span.start_ns - begin_ns) * columns // total_ns, columns - 1)
     # Round the end up, so that the shortest span still shows.
-    after = -((begin_ns - span.end_ns) * BAR_COLUMNS // total_ns)
-    length = min(max(after - first, 1), BAR_COLUMNS - first)
-    return (" " * first + "█" * length).ljust(BAR_COLUMNS)
+    after = -((begin_ns - span.end_ns) * columns // total_ns)
+    length = min(max(after - first, 1), columns - first)
+    return (" " * first + "█" * length).ljust(columns)
 
 
 def _notes(branch: Branch) -> Iterator[str]:

@@ -28,6 +28,7 @@ _REJECT = subjects.reject(examples.TENANT, examples.GRAPH)
 _WHO = (
     ("client", "[`Submission`](#submission)", "any coordinator", "SUBMIT, JSON"),
     ("client", "[requests](#requests)", "the coordinator that drives, which answers", "–, JSON"),
+    ("agent", "[`agent.register`](#registeragent)", "any coordinator", "–, JSON"),
     ("coordinator", "[events of a run](#events-of-a-run)", "clients", "EVENT, JSON"),
     ("coordinator", "[`run.rejected.v1`](#runrejectedv1)", "clients", "EVENT, JSON"),
     (

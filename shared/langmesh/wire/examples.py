@@ -152,6 +152,23 @@ _CHOSEN: dict[str, dict[str, Any]] = {
         "topology": {"nodes": {NODE: {"successors": ["writer"]}}, "entry": [NODE]},
         "bindings": {NODE: {"subject": _EXEC, "release": RELEASE, "served": True}},
     },
+    "AgentLoad": {"cpu_usage": 0.02, "memory_usage": 0.01, "request_rate": 0.4, "in_flight": 1},
+    "RegisterAgent": {
+        "release": RELEASE,
+        "capabilities": ["search"],
+        "ttl_s": 15,
+        "load": {},
+    },
+    "AgentPlace": {
+        "subject": _EXEC,
+        "stream": "EXEC",
+        "consumer": subjects.exec_consumer(_EXEC),
+        "encoding": "json",
+        "bound": True,
+        "ack_wait_s": 5.0,
+        "ttl_s": 15,
+        "renew_before_s": 5.0,
+    },
     "RpcFault": {
         "code": "unknown_run",
         "message": "run_id: no run 'r1' is known",

@@ -21,6 +21,8 @@ PARENT_HEADER: Final = "Langmesh-Parent-Run"
 """Header of ``run.start``: the run whose node waits for the new one."""
 WAIT_S_MAX: Final = 60.0
 HISTORY_MAX: Final = 100
+TTL_S_MIN: Final = 5
+TTL_S_MAX: Final = 300
 
 RunStatus = Literal["queued", "running", "interrupted", "success", "error", "cancelled"]
 
@@ -121,6 +123,80 @@ class GetRoutes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Name of the graph."""
 
 
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Amount = Annotated[float, msgspec.Meta(ge=0)]
+
+
+class AgentLoad(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How busy an agent was since it last said so; every field may be left out."""
+
+    cpu_usage: Share = 0.0
+    """CPU time of its process as a share of what it may use, 0 to 1."""
+    memory_usage: Share = 0.0
+    """Memory of its process as a share of what it may use, 0 to 1."""
+    memory_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Resident memory of its process."""
+    request_rate: Amount = 0.0
+    """Tasks begun per second."""
+    in_flight: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Tasks in work now."""
+    queue_wait_ms: Amount | None = None
+    """Mean milliseconds that tasks had waited when they began; null if none did."""
+    execute_ms: Amount | None = None
+    """Mean milliseconds of execution; null if no task ended."""
+    failures: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """How many attempts failed."""
+
+
+class RegisterAgent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Tell that a program without etcd serves a node, and again before ``renew_before_s`` is over.
+
+    Whoever asks again replaces what was said before. A program that does not ask again in time is
+    gone from the registry.
+    """
+
+    graph: str
+    """Name of the graph."""
+    node: str
+    """Name of the node."""
+    instance: str
+    """Name of this process, unlike that of any other, e.g. with some random digits."""
+    release: str | None = None
+    """Release that it serves; when absent, the one that the node is bound to now."""
+    capacity: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1
+    """Tasks that it works on at once."""
+    capabilities: Annotated[
+        list[Annotated[str, msgspec.Meta(min_length=1, max_length=100)]],
+        msgspec.Meta(max_length=32),
+    ] = []
+    """What it can do, for whoever looks for an agent."""
+    input_schema: dict[str, Any] = {}
+    """JSON Schema of the node's input, at most 32 KiB."""
+    output_schema: dict[str, Any] = {}
+    """JSON Schema of what the node returns, likewise."""
+    versions: Annotated[dict[str, str], msgspec.Meta(max_length=32)] = {}
+    """Versions of what it is built on, by name."""
+    host: Annotated[str, msgspec.Meta(min_length=1, max_length=255)] | None = None
+    """Name of its machine."""
+    pid: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """Its process id."""
+    ttl_s: Annotated[int, msgspec.Meta(ge=TTL_S_MIN, le=TTL_S_MAX)] = 15
+    """Seconds after which it counts as gone unless it asks again, 5 to 300."""
+    load: AgentLoad | None = None
+    """How busy it is; what it said before stands when absent."""
+
+
+class UnregisterAgent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Take back what ``agent.register`` told, at once."""
+
+    graph: str
+    """Name of the graph."""
+    node: str
+    """Name of the node."""
+    instance: str
+    """Name of the process."""
+
+
 class RunReference(msgspec.Struct, frozen=True, kw_only=True):
     """The run that a submission became."""
 
@@ -212,6 +288,38 @@ class Routes(msgspec.Struct, frozen=True, kw_only=True):
     """For each node, where its next task goes."""
 
 
+class AgentPlace(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a registered agent finds its tasks, and when it must ask again."""
+
+    instance: str
+    """Name of the process, as it was given."""
+    release: str
+    """Release that it serves."""
+    subject: str
+    """Subject of its tasks."""
+    stream: str
+    """Stream that holds them."""
+    consumer: str
+    """Durable pull consumer to take them from; it exists."""
+    encoding: Literal["msgpack", "json"]
+    """How they are written: ``json`` means [`PlainTask`](#plaintask)."""
+    bound: bool
+    """Whether the node's tasks go to this release now; `langmesh bind` changes that."""
+    ack_wait_s: float
+    """Seconds after which a task without a sign of life goes to another agent."""
+    ttl_s: int
+    """Seconds for which the registration holds from now on."""
+    renew_before_s: float
+    """Ask again before so many seconds are over; two requests may then get lost."""
+
+
+class AgentGone(msgspec.Struct, frozen=True, kw_only=True):
+    """An agent is not registered any more."""
+
+    removed: bool
+    """Whether it was until now."""
+
+
 class RpcFault(msgspec.Struct, frozen=True, kw_only=True):
     """Why a request was not answered."""
 
@@ -251,4 +359,6 @@ VERBS: Final[dict[str, Verb]] = {
     "thread.history": Verb(GetHistory, ThreadHistory, "Shows the checkpoints of a thread."),
     "thread.update": Verb(UpdateThread, ThreadUpdated, "Writes to a thread's state."),
     "graph.routes": Verb(GetRoutes, Routes, "Shows a graph's topology and bindings."),
+    "agent.register": Verb(RegisterAgent, AgentPlace, "Tells that a program serves a node."),
+    "agent.unregister": Verb(UnregisterAgent, AgentGone, "Takes that back."),
 }

@@ -229,6 +229,15 @@ def events_of_graph(tenant: str, graph: str) -> str:
     return f"{ROOT}.event.{_t(tenant, 'tenant')}.{_t(graph, 'graph')}.*.*"
 
 
+def events(
+    tenant: str, graph: str | None = None, thread: str | None = None, run: str | None = None
+) -> str:
+    """Where to follow those runs of a tenant that have the given names."""
+    named = ((graph, "graph"), (thread, "thread"), (run, "run"))
+    tokens = ("*" if name is None else _t(name, field) for name, field in named)
+    return f"{ROOT}.event.{_t(tenant, 'tenant')}.{'.'.join(tokens)}"
+
+
 def parse_event(subject: str) -> EventSubject:
     """Take the subject of a run's events apart.
 
@@ -247,6 +256,21 @@ def events_of_run(tenant: str, run: str) -> str:
 def reject(tenant: str, graph: str) -> str:
     """Where refused submissions are answered."""
     return f"{ROOT}.reject.{_t(tenant, 'tenant')}.{_t(graph, 'graph')}"
+
+
+def rejects(tenant: str, graph: str | None = None) -> str:
+    """Where to follow refusals, of submissions to one graph or to all."""
+    return f"{ROOT}.reject.{_t(tenant, 'tenant')}.*" if graph is None else reject(tenant, graph)
+
+
+def parse_reject(subject: str) -> SubmitSubject:
+    """Take the subject of a refusal apart; it has a submission's names.
+
+    Raises:
+        MeshError: INVALID_NAME if it is not one.
+    """
+    tenant, graph = _parts(subject, "reject", 2)
+    return SubmitSubject(from_token(tenant), from_token(graph))
 
 
 def chunk(tenant: str, graph: str, thread: str, run: str, node: str) -> str:

@@ -271,7 +271,9 @@ def _shape(build: Callable[..., str]) -> str | None:
     shape = build(**marks)
     for name, mark in marks.items():
         shape = shape.replace(str(mark), f"<{name}>")
-        if parameters[name].default is not parameters[name].empty:
+        if parameters[name].default is None:
+            shape = shape.replace(f"<{name}>", f"<{name} or *>")
+        elif parameters[name].default is not parameters[name].empty:
             shape = shape.replace(f".<{name}>", f"[.<{name}>]")
     return shape
 

@@ -1,4 +1,4 @@
-"""The services that a mesh has, read from its registry."""
+"""The services that a mesh has, read from its registry: for tests that wait for them."""
 
 from __future__ import annotations
 
