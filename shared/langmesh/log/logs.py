@@ -54,6 +54,11 @@ class Logs:
         self._open: WeakSet[ThreadLog] = WeakSet()
         self._forget_reconnects = bus.on_reconnect(self._resend)
 
+    @property
+    def cached(self) -> int:
+        """How many shared chains are in memory."""
+        return len(self._shared)
+
     def close(self) -> None:
         """Listen to the connection no more."""
         self._forget_reconnects()

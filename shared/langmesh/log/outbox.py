@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from langmesh.bus import Bus
+from langmesh.bus.client import ACK_TIMEOUT_S
 from langmesh.clock import monotonic, new_id, now_ms
 from langmesh.errors import ErrorCode, MeshError
 from langmesh.log.chain import Chain, Tail, follow, seal
@@ -169,6 +170,7 @@ class Outbox:
             flight.body,
             partial(self._on_answer, flight),
             expected_last=flight.tail.seq,
+            timeout_s=ACK_TIMEOUT_S,
         )
 
     def _on_answer(self, flight: Flight, answer: int | Exception) -> None:
