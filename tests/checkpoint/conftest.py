@@ -8,11 +8,9 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from langmesh.bus import Bus, connect
-from langmesh.bus.streams import ensure_streams
+from langmesh.checkpoint import NatsSaver
 from langmesh.embedded.nats import EmbeddedNats
 from langmesh.embedded.process import Guard
-from langmesh.wire.streams import LOG
 
 
 def pytest_asyncio_loop_factories(config, item):
@@ -28,7 +26,6 @@ async def server(tmp_path: Path) -> AsyncIterator[EmbeddedNats]:
 
 
 @pytest.fixture
-async def bus(server: EmbeddedNats) -> AsyncIterator[Bus]:
-    async with connect(server.url, name="test") as bus:
-        await ensure_streams(bus, [LOG])
-        yield bus
+async def saver(server: EmbeddedNats) -> AsyncIterator[NatsSaver]:
+    async with NatsSaver.connect(server.url) as saver:
+        yield saver

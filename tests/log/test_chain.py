@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langmesh.log import BrokenChain, ThreadState
@@ -82,11 +82,13 @@ def read(bodies: list[bytes]) -> ThreadState:
     return state
 
 
+@settings(max_examples=60)
 @given(RECORDS)
 def test_what_is_sealed_is_read_back(records: list[Record]):
     assert shape(read(sealed(records))) == shape(folded(records))
 
 
+@settings(max_examples=60)
 @given(RECORDS)
 def test_a_state_is_restored_from_its_records(records: list[Record]):
     state = folded(records)
@@ -95,6 +97,7 @@ def test_a_state_is_restored_from_its_records(records: list[Record]):
     assert list(again.checkpoints) == list(state.checkpoints)
 
 
+@settings(max_examples=60)
 @given(RECORDS, st.sets(NAMES))
 def test_a_part_is_restored_with_its_values_and_writes(records: list[Record], keep: set[str]):
     state = folded(records)
@@ -107,6 +110,7 @@ def test_a_part_is_restored_with_its_values_and_writes(records: list[Record], ke
     assert not dropped & {name for name in part.writes if part.writes[name]}
 
 
+@settings(max_examples=60)
 @given(RECORDS)
 def test_what_changes_nothing_is_not_new(records: list[Record]):
     state = folded(records)
