@@ -37,9 +37,7 @@ async def put(
     }
     checkpoint["channel_versions"] |= versions
     checkpoint["channel_values"] |= new
-    return await saver.aput(
-        parent, checkpoint, {"source": "loop", "step": 1, **metadata}, versions
-    )
+    return await saver.aput(parent, checkpoint, {"source": "loop", "step": 1, **metadata}, versions)
 
 
 async def listed(saver: NatsSaver, *args: Any, **kwargs: Any) -> list[CheckpointTuple]:

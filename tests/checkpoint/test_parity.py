@@ -42,7 +42,9 @@ def shown(snapshot: StateSnapshot, ids: dict[str, int]) -> dict[str, Any]:
                 str(task.error),
                 [one.value for one in task.interrupts],
                 task.result,
-                shown(task.state, ids) if isinstance(task.state, StateSnapshot) else bool(task.state),
+                shown(task.state, ids)
+                if isinstance(task.state, StateSnapshot)
+                else bool(task.state),
             )
             for task in snapshot.tasks
         ],

@@ -218,7 +218,7 @@ async def test_a_saver_on_an_open_connection_makes_its_stream(server: EmbeddedNa
 
 
 async def test_a_broker_that_is_not_there_is_named():
-    with pytest.raises(MeshError, match="127.0.0.1:9 ") as refusal:
+    with pytest.raises(MeshError, match=r"127\.0\.0\.1:9 ") as refusal:
         async with NatsSaver.connect("nats://127.0.0.1:9"):
             pass
     assert refusal.value.code is ErrorCode.BROKER_UNAVAILABLE

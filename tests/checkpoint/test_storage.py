@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from langgraph.graph import START, StateGraph
+from langgraph.types import Command
 from typing_extensions import TypedDict
 
 from langmesh.bus import Bus, connect
@@ -42,7 +43,7 @@ async def test_an_unchanged_channel_is_not_stored_again(saver: NatsSaver, bus: B
 
 
 async def test_a_superstep_of_a_graph_costs_two_small_entries(saver: NatsSaver, bus: Bus):
-    """A large value that no node changes is in one entry; each superstep adds a few hundred bytes."""
+    """A large value that no node changes is not in the entries of later supersteps."""
 
     class State(TypedDict, total=False):
         big: str
@@ -82,7 +83,7 @@ async def test_an_entry_never_exceeds_what_the_broker_takes(saver: NatsSaver, bu
     """Each value is small enough for an entry, all together are not."""
     many = {f"channel{n}": "x" * 200_000 for n in range(12)}
     config = await put(saver, at("t"), many)
-    await saver.aput_writes(config, [(name, value) for name, value in many.items()], "task")
+    await saver.aput_writes(config, list(many.items()), "task")
     await put(saver, config, {"n": 1})
     assert max(map(len, await stored(bus, "t"))) < BLOB_BYTES_MIN
     found = await saver.aget_tuple(at("t"))
@@ -134,8 +135,6 @@ async def test_a_graph_goes_on_after_pruning(saver: NatsSaver):
     await graph.ainvoke({"n": 0}, config)
     await saver.aprune(["t"])
     assert [task.name for task in (await graph.aget_state(config)).tasks] == ["ask"]
-    from langgraph.types import Command
-
     await graph.ainvoke(Command(resume="Ada"), config)
     await saver.aprune(["t"])
     output = await graph.ainvoke(Command(resume="36"), config)

@@ -60,8 +60,6 @@ def shape(state: ThreadState) -> dict:
     }
 
 
-
-
 def sealed(records: list[Record]) -> list[bytes]:
     """A chain with one record per entry."""
     tail, bodies = empty(CHAIN), []

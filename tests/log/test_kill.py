@@ -14,9 +14,7 @@ CHAIN = chain_of("t")
 
 
 @pytest.mark.parametrize("owner", [True, False])
-async def test_a_server_that_is_killed_between_appends(
-    server: EmbeddedNats, bus: Bus, owner: bool
-):
+async def test_a_server_that_is_killed_between_appends(server: EmbeddedNats, bus: Bus, owner: bool):
     log = logs_on(bus).own("t") if owner else logs_on(bus).shared("t")
     for n in range(4):
         await log.append([checkpoint(f"c{n}")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from hashlib import sha256
 
 import msgspec
 import pytest
@@ -207,7 +208,21 @@ async def test_silence_ends_in_an_error_that_says_that_the_outcome_is_unknown(
     assert "c4" in (await state_of(bus, CHAIN)).checkpoints
 
 
-async def test_what_the_broker_refuses_fails_alone(bus: Bus):
+async def test_who_waits_when_logs_are_closed_is_told(server: EmbeddedNats, bus: Bus):
+    logs = logs_on(bus)
+    log = logs.own("t")
+    await log.load()
+    server.pause()
+    futures = [log.append_nowait([checkpoint(f"c{n}")]) for n in range(2)]
+    logs.close()
+    server.resume()
+    for future in futures:
+        with pytest.raises(MeshError, match="the log is closed"):
+            await future
+    assert log.idle
+
+
+async def test_what_cannot_be_encoded_fails_alone(bus: Bus):
     log = logs_on(bus).own("t")
     await log.append([checkpoint("c1")])
     with pytest.raises(MeshError, match=r"writes\.v1"):
@@ -242,8 +257,6 @@ async def test_a_base_voids_what_was_before_and_the_chain_still_verifies(bus: Bu
     base = msgspec.msgpack.decode(left[0][1])
     assert base["number"] == 6
     assert base["records"][0] == {"type": BaseRecord.__struct_config__.tag, "pruned": 5}
-    from hashlib import sha256
-
     assert base["previous"] == sha256(before[-1][1]).digest(), "it commits to what is gone"
     assert list((await state_of(bus, CHAIN)).checkpoints) == ["c4", "c5"]
     assert not await log.rebase(lambda state: None)

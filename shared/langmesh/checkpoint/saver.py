@@ -138,7 +138,11 @@ class NatsSaver(Upkeep):
             try:
                 yield saver
             finally:
-                saver._logs.close()
+                saver.close()
+
+    def close(self) -> None:
+        """Send nothing more; for a saver on a connection that outlives it. Its clones end too."""
+        self._logs.close()
 
     @property
     def serde(self) -> SerializerProtocol:

@@ -60,8 +60,10 @@ class Logs:
         return len(self._shared)
 
     def close(self) -> None:
-        """Listen to the connection no more."""
+        """Send nothing more, and listen to the connection no more."""
         self._forget_reconnects()
+        for log in list(self._open):
+            log.close()
 
     def own(self, thread: str, namespace: str = "", *, epoch: int = 0) -> ThreadLog:
         """A chain that nobody else may write to; the caller keeps it.
@@ -169,7 +171,7 @@ class Logs:
         self._bytes += delta
 
     def _resend(self) -> None:
-        for log in self._open:
+        for log in list(self._open):
             log.resend()
 
     async def _subjects(self, pattern: str) -> list[str]:

@@ -113,6 +113,13 @@ class Outbox:
             self.refuse_waiting(Overtaken())
         self._depart()
 
+    def close(self) -> None:
+        """Send nothing more."""
+        for task in self._tasks:
+            task.cancel()
+        if not self.idle:
+            self._lose_sight(ConnectionError("the log is closed"))
+
     def refuse_waiting(self, problem: Exception) -> None:
         """Send nothing of what waits."""
         while self._waiting:

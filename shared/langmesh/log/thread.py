@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from langmesh.bus import Bus
-from langmesh.bus.reading import purge
+from langmesh.bus.reading import last_at_leader, purge
 from langmesh.errors import ErrorCode, MeshError
 from langmesh.log.chain import BrokenChain, Chain, Link, Tail, digest_of, empty, verify
 from langmesh.log.flight import Flight, Overtaken, Wanted
@@ -139,8 +139,11 @@ class ThreadLog:
         tail = self._tail
         if seq > tail.seq:
             await self.catch_up()
-        elif tail is before and (seq < tail.seq or (body and digest_of(body) != tail.digest)):
-            await self.catch_up(lost_tail=True)
+        elif tail is before and not _is(tail, seq, body):
+            # A replica may lag behind; only the leader's word counts for a loss.
+            seq, body = await self._last(at_leader=True)
+            if self._tail is before and not _is(tail, seq, body):
+                await self.catch_up(lost_tail=seq <= tail.seq)
         return await self.load()
 
     def append_nowait(self, records: Records, *, after: Tail | None = None) -> asyncio.Future[Tail]:
@@ -223,6 +226,10 @@ class ThreadLog:
             await self._purge(landed.seq)
             return True
 
+    def close(self) -> None:
+        """Send nothing more; who waits is told that the outcome is unknown."""
+        self._outbox.close()
+
     def resend(self) -> None:
         """Send the entry on its way once more, as after a reconnection; harmless at any time."""
         self._outbox.resend()
@@ -282,7 +289,7 @@ class ThreadLog:
                     self._arrived(link, records, len(body))
         if self._tail is not start or not start.number:
             return False
-        seq, _ = await self._last()
+        seq, _ = await self._last(at_leader=True)
         return self._tail is start and seq == 0
 
     def _arrived(self, link: Link, records: Records, size: int) -> None:
@@ -302,12 +309,16 @@ class ThreadLog:
         if begins or not self._origin:
             self._origin = tail.digest
 
-    async def _last(self) -> tuple[int, bytes]:
+    async def _last(self, *, at_leader: bool = False) -> tuple[int, bytes]:
         """The chain's last message as (stream sequence, body); (0, empty) if there is none."""
-        found = await patiently(
-            lambda: self._bus.last(LOG.name, self.chain.subject), patience_s=self._patience_s
-        )
-        return found or (0, b"")
+        bus, subject = self._bus, self.chain.subject
+
+        async def read() -> tuple[int, bytes] | None:
+            if at_leader:
+                return await last_at_leader(bus, LOG.name, subject)
+            return await bus.last(LOG.name, subject)
+
+        return await patiently(read, patience_s=self._patience_s) or (0, b"")
 
     async def _scan(self) -> Scan:
         """Read the whole chain; a break counts when it is there again, as others may prune it."""
@@ -362,3 +373,8 @@ class ThreadLog:
     def _resize(self, delta: int) -> None:
         self.size += delta
         self._on_size(delta)
+
+
+def _is(tail: Tail, seq: int, body: bytes) -> bool:
+    """Whether a message is the chain's known end."""
+    return seq == tail.seq and (not seq or digest_of(body) == tail.digest)
