@@ -37,6 +37,8 @@ class ErrorCode(StrEnum):
     RECURSION_LIMIT = "recursion_limit"
     RUN_CANCELLED = "run_cancelled"
     BUSY = "busy"
+    FENCED = "fenced"
+    BROKEN_CHAIN = "broken_chain"
     INTERNAL = "internal"
     BROKER_UNAVAILABLE = "broker_unavailable"
     REGISTRY_UNAVAILABLE = "registry_unavailable"
@@ -179,6 +181,16 @@ CATALOGUE: dict[ErrorCode, ErrorSpec] = {
         "The coordinator or the thread has as much to do as it takes at once, or it stops.",
         True,
         "Ask again in a moment.",
+    ),
+    ErrorCode.FENCED: ErrorSpec(
+        "Another process wrote to the thread, which this one took for its own.",
+        True,
+        "Drop what memory holds of the thread and load it again.",
+    ),
+    ErrorCode.BROKEN_CHAIN: ErrorSpec(
+        "A thread's chain in stream LOG is damaged: an entry is missing, changed or out of place.",
+        False,
+        "Restore the stream from a backup, or delete the thread; nothing goes on from damage.",
     ),
     ErrorCode.INTERNAL: ErrorSpec(
         "langmesh itself failed.", True, "Report it with the run id and the coordinator's log."

@@ -86,6 +86,11 @@ class Bus:
         await self.client.subscribe(self._inbox + "*", cb=self._on_ack)
         self._sender = asyncio.create_task(self._send_outbox(), name="outbox")
 
+    @property
+    def max_payload(self) -> int:
+        """How many bytes the broker takes in one message."""
+        return int(self.client.max_payload)
+
     def send(self, subject: str, body: bytes, *, reply: str = "") -> None:
         """Publish without acknowledgement, soon and in the order of the calls."""
         self._outbox.append((subject, body, reply, None))

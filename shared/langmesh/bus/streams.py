@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 from langmesh.bus.client import Bus
@@ -31,13 +32,20 @@ def stream_config(spec: StreamSpec, *, replicas: int = 1) -> dict[str, Any]:
     }
 
 
-async def ensure_streams(bus: Bus, *, replicas: int = 1) -> None:
+async def ensure_streams(
+    bus: Bus, specs: Iterable[StreamSpec] = STREAMS, *, replicas: int = 1
+) -> None:
     """Create the protocol's streams, or verify that they are as declared.
+
+    Args:
+        bus: The connection.
+        specs: Those that are needed.
+        replicas: Copies of each stream that is created.
 
     Raises:
         MeshError: STREAM_MISMATCH naming stream and setting, BROKER_UNAVAILABLE without JetStream.
     """
-    await asyncio.gather(*(_ensure_stream(bus, spec, replicas) for spec in STREAMS))
+    await asyncio.gather(*(_ensure_stream(bus, spec, replicas) for spec in specs))
 
 
 async def _ensure_stream(bus: Bus, spec: StreamSpec, replicas: int) -> None:

@@ -79,6 +79,16 @@ class SlotSubject:
     cap: str
 
 
+@dataclass(frozen=True, slots=True)
+class LogSubject:
+    """The names in a chain's subject; None for one of which the subject holds but a digest."""
+
+    partition: int
+    tenant: str
+    thread: str | None
+    namespace: str | None
+
+
 def submit(tenant: str, graph: str) -> str:
     """Where anyone submits a run of a graph."""
     return f"{ROOT}.submit.{_t(tenant, 'tenant')}.{_t(graph, 'graph')}"
@@ -158,9 +168,37 @@ def parse_slot(subject: str) -> SlotSubject:
 
 
 def log(partition: int, tenant: str, thread: str, namespace: str = "") -> str:
-    """The chain of a thread's entries, written by the partition's owner only."""
-    base = f"{ROOT}.log.{partition}.{_t(tenant, 'tenant')}.{_t(thread, 'thread')}"
-    return f"{base}.{_namespace(namespace)}" if namespace else base
+    """The chain of a thread's entries, or that of one of its namespaces."""
+    base = f"{ROOT}.log.{partition}.{_t(tenant, 'tenant')}.{_digested(thread, 'thread')}"
+    return f"{base}.{_digested(namespace, 'namespace')}" if namespace else base
+
+
+def logs_of_tenant(tenant: str) -> str:
+    """Wildcard over the chains of all threads of a tenant."""
+    return f"{ROOT}.log.*.{_t(tenant, 'tenant')}.>"
+
+
+def logs_of_thread(partition: int, tenant: str, thread: str) -> str:
+    """Wildcard over the chains of a thread's namespaces, without that of the thread itself."""
+    return f"{log(partition, tenant, thread)}.*"
+
+
+def parse_log(subject: str) -> LogSubject:
+    """Take a chain's subject apart.
+
+    Raises:
+        MeshError: INVALID_NAME if it is not one.
+    """
+    count = 4 if subject.count(".") == 6 else 3
+    partition, tenant, thread, *namespace = _parts(subject, "log", count)
+    if not partition.isdecimal():
+        raise MeshError(ErrorCode.INVALID_NAME, f"{subject[:200]!r} is not a log subject")
+    return LogSubject(
+        int(partition),
+        from_token(tenant),
+        _undigested(thread),
+        _undigested(namespace[0]) if namespace else "",
+    )
 
 
 def active(partition: int, tenant: str, thread: str) -> str:
@@ -256,13 +294,21 @@ def exec_consumer(subject: str) -> str:
     return "=".join(_parts(subject, "exec", 4))
 
 
-def _namespace(namespace: str) -> str:
-    """A checkpoint namespace as a token; it grows with each nesting, so long ones are hashed."""
-    raw = namespace.encode("utf-8", "surrogatepass")
-    if len(raw) <= NAME_BYTES_MAX and not namespace.startswith(_HASHED):
-        return _t(namespace, "namespace")
+def _digested(name: str, field: str) -> str:
+    """A name of any length as a token: a long one is told apart by its digest alone.
+
+    Namespaces grow with each nesting, and LangGraph takes any text as a thread. What is named so
+    says its name in the body.
+    """
+    raw = name.encode("utf-8", "surrogatepass")
+    if len(raw) <= NAME_BYTES_MAX and not name.startswith(_HASHED):
+        return _t(name, field)
     digest = base64.b32hexencode(blake2b(raw, digest_size=30).digest())
     return _HASHED + digest.decode().lower()
+
+
+def _undigested(token: str) -> str | None:
+    return None if token.startswith(_HASHED) else from_token(token)
 
 
 def _t(name: str, field: str) -> str:

@@ -1,0 +1,130 @@
+"""Read a subject of a stream page by page without a consumer, list subjects, and purge them.
+
+A page is one direct get with a batch: one request, answered by the messages and a closing status.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+from typing import Any, Final
+
+import msgspec
+import nats.errors
+from nats.aio.msg import Msg
+
+from langmesh.bus.client import Bus
+from langmesh.errors import ErrorCode, MeshError
+
+PAGE_MESSAGES: Final = 256
+PAGE_BYTES: Final = 4 * 1024 * 1024
+_SILENCE_S: Final = 3.0
+_NO_MESSAGE: Final = 10037
+
+
+async def read_page(
+    bus: Bus, stream: str, subject: str, *, start_seq: int = 1
+) -> tuple[list[tuple[int, bytes]], bool]:
+    """Some messages of a subject in the order of the stream.
+
+    Args:
+        bus: The connection.
+        stream: Name of the stream.
+        subject: Without wildcards.
+        start_seq: First stream sequence wanted.
+
+    Returns:
+        At most ``PAGE_MESSAGES`` messages of about ``PAGE_BYTES`` together as (stream sequence,
+        body), and whether more follow them.
+
+    Raises:
+        MeshError: BROKER_UNAVAILABLE when the broker falls silent.
+    """
+    answers: asyncio.Queue[Msg] = asyncio.Queue()
+    inbox = bus.new_inbox()
+    subscription = await bus.subscribe(inbox, answers.put)
+    body = {
+        "seq": max(start_seq, 1),
+        "next_by_subj": subject,
+        "batch": PAGE_MESSAGES,
+        "max_bytes": PAGE_BYTES,
+    }
+    page: list[tuple[int, bytes]] = []
+    try:
+        bus.send(f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(body), reply=inbox)
+        while True:
+            async with asyncio.timeout(_SILENCE_S):
+                answer = await answers.get()
+            headers = answer.headers or {}
+            status = headers.get("Status")
+            if status is None:
+                page.append((int(headers["Nats-Sequence"]), answer.data))
+                continue
+            if status not in {"204", "404"}:
+                reason = f"{status} {headers.get('Description', '')}"
+                raise MeshError(ErrorCode.BROKER_UNAVAILABLE, f"reading {subject}: {reason}")
+            return page, status == "204" and headers.get("Nats-Num-Pending", "0") != "0"
+    except TimeoutError as exc:
+        raise MeshError(
+            ErrorCode.BROKER_UNAVAILABLE,
+            f"reading {subject}: {bus.url} was silent for {_SILENCE_S:g} s",
+        ) from exc
+    finally:
+        with contextlib.suppress(nats.errors.Error):
+            await subscription.unsubscribe()
+
+
+async def last_at_leader(bus: Bus, stream: str, subject: str) -> tuple[int, bytes] | None:
+    """The last message of a subject as (stream sequence, body), or None, as the leader knows it.
+
+    Dearer than :meth:`~langmesh.bus.Bus.last`, which a replica may answer that lags behind.
+
+    Raises:
+        MeshError: BROKER_UNAVAILABLE.
+    """
+    answer = await bus.api(f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
+    if answer.get("error", {}).get("err_code") == _NO_MESSAGE:
+        return None
+    _refuse(answer, stream)
+    message = answer["message"]
+    return int(message["seq"]), base64.b64decode(message.get("data", ""))
+
+
+async def subjects_of(bus: Bus, stream: str, pattern: str) -> list[str]:
+    """The subjects with messages that match a pattern, sorted.
+
+    Raises:
+        MeshError: BROKER_UNAVAILABLE, also when there is no such stream.
+    """
+    found: list[str] = []
+    while True:
+        answer = await bus.api(
+            f"STREAM.INFO.{stream}", {"subjects_filter": pattern, "offset": len(found)}
+        )
+        _refuse(answer, stream)
+        some = answer["state"].get("subjects") or {}
+        found += some
+        if not some or len(found) >= answer.get("total", 0):
+            return sorted(found)
+
+
+async def purge(bus: Bus, stream: str, pattern: str, *, before_seq: int = 0) -> int:
+    """Delete the messages of subjects, those before a stream sequence or all; returns how many.
+
+    Raises:
+        MeshError: BROKER_UNAVAILABLE when the broker does not answer (repeat it then) or refuses.
+    """
+    request: dict[str, Any] = {"filter": pattern}
+    if before_seq:
+        request["seq"] = before_seq
+    answer = await bus.api(f"STREAM.PURGE.{stream}", request)
+    _refuse(answer, stream)
+    return int(answer.get("purged", 0))
+
+
+def _refuse(answer: dict[str, Any], stream: str) -> None:
+    if "error" in answer:
+        raise MeshError(
+            ErrorCode.BROKER_UNAVAILABLE, f"stream {stream}: {answer['error'].get('description')}"
+        )
