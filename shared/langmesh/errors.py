@@ -190,7 +190,7 @@ CATALOGUE: dict[ErrorCode, ErrorSpec] = {
     ErrorCode.BROKEN_CHAIN: ErrorSpec(
         "A thread's chain in stream LOG is damaged: an entry is missing, changed or out of place.",
         False,
-        "Restore the stream from a backup, or delete the thread; nothing goes on from a damaged one.",
+        "Restore the stream from a backup, or delete the thread; nothing goes on from damage.",
     ),
     ErrorCode.INTERNAL: ErrorSpec(
         "langmesh itself failed.", True, "Report it with the run id and the coordinator's log."

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from langmesh.errors import MeshError
-from langmesh.wire import codec, examples, messages, rpc
+from langmesh.wire import codec, examples, log, messages, rpc
 
 GOLDEN = Path(__file__).with_name("golden")
 INTERNAL = {
@@ -27,13 +27,17 @@ REQUESTS = {f"{name}.request": verb.request for name, verb in rpc.VERBS.items()}
 REPLIES = {f"{name}.reply": verb.reply for name, verb in rpc.VERBS.items()}
 RPC = {**REQUESTS, **REPLIES, "rpc.error": rpc.RpcError}
 PLAIN = {"task.execute.v1.plain": messages.PlainTask}
-ALL = {"submission": messages.Submission, **INTERNAL, **EVENTS, **OTHERS, **PLAIN, **RPC}
+LOG = {kind.__struct_config__.tag: kind for kind in (log.Entry, *log.RECORDS)}
+ALL = {"submission": messages.Submission, **INTERNAL, **EVENTS, **OTHERS, **PLAIN, **RPC, **LOG}
+BINARY = {*INTERNAL, log.Entry.__struct_config__.tag}
 STRICT = {"submission", *REQUESTS}
 
 
 def decode(name: str, body: bytes):
     if name in INTERNAL:
         return codec.decode(INTERNAL[name], body)
+    if name in BINARY and not body.startswith(b"{"):
+        return log.decode_entry(body)[0]
     if name in EVENTS:
         return codec.decode_event(body)
     if name == "submission":
@@ -43,10 +47,16 @@ def decode(name: str, body: bytes):
     return codec.decode_json(ALL[name], body)
 
 
+def encode(message) -> bytes:
+    if isinstance(message, log.Entry):
+        return log.encode_entry(message, [log.encode_record(one) for one in message.records])
+    return codec.encode(message)
+
+
 def bodies(name: str) -> list[bytes]:
     """The stored body in JSON and, for messages between services, in msgpack."""
     found = [(GOLDEN / f"{name}.json").read_bytes()]
-    if name in INTERNAL:
+    if name in BINARY:
         found.append(bytes.fromhex((GOLDEN / f"{name}.msgpack.hex").read_text()))
     return found
 
@@ -121,8 +131,8 @@ def write_missing() -> None:
                 json.dumps(json.loads(examples.body(kind)), indent=2, ensure_ascii=False) + "\n"
             )
         binary = GOLDEN / f"{name}.msgpack.hex"
-        if name in INTERNAL and not binary.exists():
-            digits = codec.encode(decode(name, text.read_bytes())).hex()
+        if name in BINARY and not binary.exists():
+            digits = encode(decode(name, text.read_bytes())).hex()
             binary.write_text("\n".join(textwrap.wrap(digits, 96)) + "\n")
 
 

@@ -11,6 +11,7 @@ from langmesh.errors import MeshError
 from langmesh.wire import streams, subjects
 
 NAME = st.text(min_size=1, max_size=25)  # at most 100 bytes
+ANY_NAME = st.text(min_size=1, max_size=400)
 PARTITION = st.integers(0, 255)
 CAP = st.text("0123456789abcdefghijklmnopqrstuv", min_size=26, max_size=26)
 
@@ -40,7 +41,7 @@ KINDS = {
     "exec": Kind(subjects.execution, (NAME, NAME, NAME, NAME), "EXEC"),
     "slot": Kind(subjects.slot, (PARTITION, NAME, NAME, NAME, CAP), "SLOT"),
     "log": Kind(subjects.log, (PARTITION, NAME, NAME), "LOG"),
-    "nested log": Kind(subjects.log, (PARTITION, NAME, NAME, NAME), "LOG"),
+    "nested log": Kind(subjects.log, (PARTITION, NAME, ANY_NAME, ANY_NAME), "LOG"),
     "active": Kind(subjects.active, (PARTITION, NAME, NAME), "ACTIVE"),
     "event": Kind(subjects.event, (NAME, NAME, NAME, NAME), "EVENT"),
     "reject": Kind(subjects.reject, (NAME, NAME), "EVENT"),
@@ -103,26 +104,53 @@ def test_a_capability_is_read_back_from_its_slot(partition, tenant, graph, node,
     assert subjects.slot_cap(subjects.slot(partition, tenant, graph, node, cap)) == cap
 
 
-@given(PARTITION, NAME, NAME, st.sets(st.text(min_size=1, max_size=400), min_size=2, max_size=4))
-def test_chains_of_nested_graphs_are_kept_apart_at_any_depth(partition, tenant, thread, namespaces):
-    built = {subjects.log(partition, tenant, thread, namespace) for namespace in namespaces}
-    assert len(built) == len(namespaces)
-    for subject in built:
-        assert matches(subjects.LOG_ALL, subject)
-        assert len(subject.rpartition(".")[2]) <= 180
+@given(PARTITION, NAME, NAME, st.sets(ANY_NAME, min_size=2, max_size=4))
+def test_chains_are_kept_apart_whatever_they_are_called(partition, tenant, fixed, names):
+    for built in (
+        {subjects.log(partition, tenant, fixed, namespace) for namespace in names},
+        {subjects.log(partition, tenant, thread, fixed) for thread in names},
+    ):
+        assert len(built) == len(names)
+        for subject in built:
+            assert matches(subjects.LOG_ALL, subject)
+            assert matches(subjects.logs_of_tenant(tenant), subject)
+            assert max(map(len, subject.split(".")[4:])) <= 180
 
 
-def test_a_namespace_cannot_be_named_like_the_digest_of_another():
-    deep = subjects.log(0, "t", "t", "node:0123456789abcdef|" * 20)
-    digest = deep.rpartition(".")[2]
-    assert subjects.log(0, "t", "t", digest) != deep
+@given(PARTITION, NAME, ANY_NAME, st.one_of(st.just(""), ANY_NAME))
+def test_a_log_subject_is_taken_apart_but_for_what_it_holds_a_digest_of(
+    partition, tenant, thread, namespace
+):
+    subject = subjects.log(partition, tenant, thread, namespace)
+    parsed = subjects.parse_log(subject)
+    assert (parsed.partition, parsed.tenant) == (partition, tenant)
+    assert parsed.thread in (thread, None)
+    assert parsed.namespace in (namespace, None)
+    assert (parsed.thread is None) == (len(thread.encode()) > 100 or thread.startswith("h--"))
+    assert matches(subjects.logs_of_thread(partition, tenant, thread), subject) == bool(namespace)
+
+
+def test_a_name_cannot_be_that_of_the_digest_of_another():
+    long = "node:0123456789abcdef|" * 20
+    for place in ("t", long), (long, ""):
+        subject = subjects.log(0, "t", *place)
+        token = subject.rpartition(".")[2]
+        assert subjects.log(0, "t", *[token if part == long else part for part in place]) != subject
+
+
+PARSERS = (
+    subjects.parse_submit,
+    subjects.parse_execution,
+    subjects.exec_consumer,
+    subjects.parse_log,
+)
 
 
 @given(st.text(max_size=80))
 def test_foreign_subjects_raise_nothing_but_a_mesh_error(subject: str):
     prefix = subjects.submit("t", "g").removesuffix("t.g")
     for candidate in (subject, prefix + subject):
-        for parse in (subjects.parse_submit, subjects.parse_execution, subjects.exec_consumer):
+        for parse in PARSERS:
             with contextlib.suppress(MeshError):
                 parse(candidate)
 

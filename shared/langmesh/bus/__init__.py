@@ -1,9 +1,8 @@
 """NATS as the mesh uses it; the only package that imports the NATS client.
 
 ``client`` connects and publishes with acknowledgement, ``pull`` consumes work queues, ``tail``
-follows a stream in order, ``history`` reads what it keeps, ``streams`` creates what
-``langmesh.wire.streams`` declares, ``reading`` reads it page by page, ``blobs`` keeps large values,
-and ``service`` answers requests.
+follows a stream in order, ``history`` and ``reading`` read what it keeps, ``streams`` creates what
+``langmesh.wire.streams`` declares, ``blobs`` keeps large values, and ``service`` answers requests.
 """
 
 from langmesh.bus.acks import Conflict, Delivered, SlotTaken

@@ -6,6 +6,7 @@ A page is one direct get with a batch: one request, answered by the messages and
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from langmesh.errors import ErrorCode, MeshError
 PAGE_MESSAGES: Final = 256
 PAGE_BYTES: Final = 4 * 1024 * 1024
 _SILENCE_S: Final = 3.0
+_NO_MESSAGE: Final = 10037
 
 
 async def read_page(
@@ -71,6 +73,22 @@ async def read_page(
     finally:
         with contextlib.suppress(nats.errors.Error):
             await subscription.unsubscribe()
+
+
+async def last_at_leader(bus: Bus, stream: str, subject: str) -> tuple[int, bytes] | None:
+    """The last message of a subject as (stream sequence, body), or None, as the leader knows it.
+
+    Dearer than :meth:`~langmesh.bus.Bus.last`, which a replica may answer that lags behind.
+
+    Raises:
+        MeshError: BROKER_UNAVAILABLE.
+    """
+    answer = await bus.api(f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
+    if answer.get("error", {}).get("err_code") == _NO_MESSAGE:
+        return None
+    _refuse(answer, stream)
+    message = answer["message"]
+    return int(message["seq"]), base64.b64decode(message.get("data", ""))
 
 
 async def subjects_of(bus: Bus, stream: str, pattern: str) -> list[str]:

@@ -177,17 +177,15 @@ def decode_tuple(serde: StrictSerde, chain: Chain, stored: Stored) -> Checkpoint
     """
     record = stored.record
     what = f"thread {chain.thread!r}, checkpoint {record.checkpoint_id}"
-    core = serde.decode(record.checkpoint, what=what)
+    checkpoint: Any = serde.decode(record.checkpoint, what=what)
+    checkpoint["channel_versions"] = dict(record.versions)
+    checkpoint["channel_values"] = {
+        channel: serde.decode(value, what=f"{what}, channel {channel!r}")
+        for channel, value in stored.values.items()
+    }
     return CheckpointTuple(
         config=config_of(chain, record.checkpoint_id),
-        checkpoint={
-            **core,
-            "channel_versions": dict(record.versions),
-            "channel_values": {
-                channel: serde.decode(value, what=f"{what}, channel {channel!r}")
-                for channel, value in stored.values.items()
-            },
-        },
+        checkpoint=checkpoint,
         metadata=decode_metadata(serde, chain, record),  # type: ignore[arg-type]
         parent_config=config_of(chain, record.parent_id) if record.parent_id else None,
         pending_writes=[

@@ -1,8 +1,8 @@
 """Decoding that runs nobody's code: what is stored is data, whoever wrote it.
 
-LangGraph's serializer imports and calls what a stored value names, unless it is given a list of what
-it may. Here a type that is not on the list is an error that names it, and a serializer that would
-call what it is told by a stored value is refused before it reads any.
+LangGraph's serializer imports and calls what a stored value names, unless it is given a list of
+what it may. Here a type that is not on the list is an error that names it, and a serializer that
+would call what it is told by a stored value is refused before it reads any.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from langmesh.errors import ErrorCode, MeshError
 from langmesh.wire.messages import Value
 
 _NULL: Final = Value("null")
+_REFERENCE: Final = "blob"
 _PLAIN_KINDS: Final = frozenset({"null", "bytes", "bytearray", "msgpack"})
 _REMEDY: Final = (
     "Name the type in NatsSaver's `allow`, or set LANGGRAPH_STRICT_MSGPACK=true before LangGraph is"
@@ -42,7 +43,7 @@ register_serde_event_listener(_note_blocked)
 
 @contextlib.contextmanager
 def noting_blocked_types() -> Iterator[list[str]]:
-    """Collect the names of types that this thread's decoding refuses; filled when the block ends."""
+    """Collect the names of types that this thread's decoding refuses; filled at the block's end."""
     names: list[str] = []
     _local.blocked = []
     try:
@@ -85,12 +86,17 @@ class StrictSerde:
             MeshError: VALUE_NOT_SERIALIZABLE.
         """
         try:
-            return Value(*self._serializer.dumps_typed(value))
+            kind, data = self._serializer.dumps_typed(value)
         except Exception as exc:
             raise MeshError(
                 ErrorCode.VALUE_NOT_SERIALIZABLE,
                 f"{what}: a {type(value).__name__} cannot be stored: {exc}",
             ) from exc
+        if kind == _REFERENCE:
+            raise MeshError(
+                ErrorCode.VALUE_NOT_SERIALIZABLE, f"{what}: kind {kind!r} is for references"
+            )
+        return Value(kind, data)
 
     def decode(self, value: Value, *, what: str) -> Any:
         """Decode one value; ``what`` names it in errors.

@@ -21,7 +21,7 @@ from langmesh.clock import monotonic, now_iso
 from langmesh.coordinator.decisions import Decisions
 from langmesh.coordinator.events import EventWriter, Usurped
 from langmesh.coordinator.mark import Mark
-from langmesh.coordinator.revival import revived, writer_behind
+from langmesh.coordinator.revival import revived, tell_the_rest, writer_behind
 from langmesh.coordinator.run import Again, Run, Submitted
 from langmesh.coordinator.tasks import Engine
 from langmesh.coordinator.threads import Thread, Threads
@@ -172,7 +172,11 @@ class Admission:
         """
         async with self.threads.using(tenant, thread_id) as thread:
             last = (await thread.journal()).last
-            if last is None or last.phase != "running":
+            if last is None:
+                return None
+            if last.phase != "running":
+                if mark and not thread.busy:
+                    await tell_the_rest(self._bus, thread, last)
                 return None
             if (live := thread.active or next(iter(thread.waiting), None)) is not None:
                 return live

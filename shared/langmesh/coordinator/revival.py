@@ -95,6 +95,17 @@ async def _continued(bus: Bus, thread: Thread, last: LastRun) -> EventWriter:
     return writer
 
 
+async def tell_the_rest(bus: Bus, thread: Thread, last: LastRun) -> None:
+    """Store what the log has to tell of a run that is over or asks, and nobody was told.
+
+    Raises:
+        Usurped: Another coordinator does.
+        MeshError: BROKER_UNAVAILABLE.
+    """
+    writer = await _continued(bus, thread, last)
+    await writer.flush()
+
+
 async def writer_behind(bus: Bus, run: Run) -> EventWriter:
     """A writer behind what is stored of a run that is in no log."""
     stored = await _stored(bus, run.events.subject)

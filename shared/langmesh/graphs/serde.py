@@ -5,13 +5,10 @@ A type that is not allowed is an error naming it, never a silently different val
 
 from __future__ import annotations
 
-import threading
 from typing import Any, Final
 
-from langgraph.checkpoint.serde.event_hooks import SerdeEvent, register_serde_event_listener
-from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
-
 from langmesh.bus.blobs import Blobs
+from langmesh.checkpoint.strict import noting_blocked_types, strict_serializer
 from langmesh.errors import ErrorCode, MeshError
 from langmesh.wire.codec import BLOB_BYTES_MIN
 from langmesh.wire.messages import Value
@@ -21,24 +18,12 @@ _BLOB: Final = "blob"
 _INLINE_TOTAL_MAX: Final = 700_000
 _SMALL: Final = 4096
 
-_blocked = threading.local()
-
-
-def _note_blocked(event: SerdeEvent) -> None:
-    if event["kind"].endswith("_blocked"):
-        _blocked.names = [*getattr(_blocked, "names", []), f"{event['module']}.{event['name']}"]
-
-
-register_serde_event_listener(_note_blocked)
-
 
 class Serde:
     """Encodes and decodes the values of one graph."""
 
     def __init__(self, allowed: set[tuple[str, ...]]) -> None:
-        self.serializer = JsonPlusSerializer(
-            pickle_fallback=False, allowed_msgpack_modules=sorted(allowed)
-        )
+        self.serializer = strict_serializer(allowed)
 
     def encode(self, value: Any, *, what: str) -> Value:
         """Encode one value; ``what`` names it in errors, e.g. ``state channel 'draft'``.
@@ -64,17 +49,17 @@ class Serde:
         """
         if value.kind == "null":
             return None
-        _blocked.names = []
-        try:
-            decoded = self.serializer.loads_typed((value.kind, value.data))
-        except Exception as exc:
-            raise MeshError(
-                ErrorCode.VALUE_NOT_SERIALIZABLE, f"{what}: cannot be decoded: {exc}"
-            ) from exc
-        if _blocked.names:
+        with noting_blocked_types() as blocked:
+            try:
+                decoded = self.serializer.loads_typed((value.kind, value.data))
+            except Exception as exc:
+                raise MeshError(
+                    ErrorCode.VALUE_NOT_SERIALIZABLE, f"{what}: cannot be decoded: {exc}"
+                ) from exc
+        if blocked:
             raise MeshError(
                 ErrorCode.VALUE_NOT_SERIALIZABLE,
-                f"{what}: type {', '.join(sorted(set(_blocked.names)))} is not allowed",
+                f"{what}: type {', '.join(blocked)} is not allowed",
                 remedy="Name the type in the graph's state schema, or keep plain data there.",
             )
         return decoded

@@ -1,6 +1,6 @@
-"""An entry on its way: what it holds, whom it answers, and what follows from the broker's answers.
+"""An entry on its way: what it holds, whom it answers, and what the broker's answers mean for it.
 
-Deciding is pure; :class:`~langmesh.log.thread.ThreadLog` does what is decided.
+What decides is here; :class:`~langmesh.log.outbox.Outbox` does it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ from langmesh.bus import Conflict
 from langmesh.errors import ErrorCode, MeshError
 from langmesh.log.chain import Tail
 from langmesh.wire.log import Record, UnknownRecord
+
+
+class Overtaken(Exception):
+    """Another process appended first; memory has caught up, and what is wanted may be there."""
 
 
 @dataclass(slots=True, eq=False)
@@ -39,6 +43,11 @@ class Wanted:
 
     def __post_init__(self) -> None:
         self.size = sum(len(memoryview(raw)) for raw in self.raws)
+
+    def resolve(self, tail: Tail) -> None:
+        """Answer that the records are stored."""
+        if not self.future.done():
+            self.future.set_result(tail)
 
     def refuse(self, problem: BaseException) -> None:
         """Answer with an exception; a waiter that has gone is not told."""

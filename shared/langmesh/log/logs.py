@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator
 from typing import Final
 from weakref import WeakSet
 
@@ -55,9 +54,16 @@ class Logs:
         self._open: WeakSet[ThreadLog] = WeakSet()
         self._forget_reconnects = bus.on_reconnect(self._resend)
 
+    @property
+    def cached(self) -> int:
+        """How many shared chains are in memory."""
+        return len(self._shared)
+
     def close(self) -> None:
-        """Listen to the connection no more."""
+        """Send nothing more, and listen to the connection no more."""
         self._forget_reconnects()
+        for log in list(self._open):
+            log.close()
 
     def own(self, thread: str, namespace: str = "", *, epoch: int = 0) -> ThreadLog:
         """A chain that nobody else may write to; the caller keeps it.
@@ -86,12 +92,9 @@ class Logs:
         else:
             place = partition(self.tenant, thread), self.tenant, thread
             patterns = [subjects.log(*place), subjects.logs_of_thread(*place)]
-        found: list[Chain] = []
-        for pattern in patterns:
-            async for subject in self._subjects(pattern):
-                if (chain := await self._named(subject)) is not None:
-                    found.append(chain)
-        return found
+        listed = [subject for pattern in patterns for subject in await self._subjects(pattern)]
+        named = [await self._named(subject) for subject in listed]
+        return [chain for chain in named if chain is not None]
 
     async def delete(self, thread: str) -> None:
         """Delete all chains of a thread.
@@ -168,20 +171,16 @@ class Logs:
         self._bytes += delta
 
     def _resend(self) -> None:
-        for log in self._open:
+        for log in list(self._open):
             log.resend()
 
-    async def _subjects(self, pattern: str) -> AsyncIterator[str]:
-        found = await patiently(
+    async def _subjects(self, pattern: str) -> list[str]:
+        return await patiently(
             lambda: subjects_of(self._bus, LOG.name, pattern), patience_s=self._patience_s
         )
-        for subject in found:
-            yield subject
 
     async def _purge(self, pattern: str) -> None:
-        await patiently(
-            lambda: purge(self._bus, LOG.name, pattern), patience_s=self._patience_s
-        )
+        await patiently(lambda: purge(self._bus, LOG.name, pattern), patience_s=self._patience_s)
 
     async def _named(self, subject: str) -> Chain | None:
         """The names behind a subject; where it holds but digests, an entry says them."""
@@ -196,13 +195,13 @@ class Logs:
         if found is None:
             return None  # deleted since
         seq, body = found
+        problem = "it is of another chain"
         try:
             entry, _ = decode_entry(body)
             chain = self._chain(entry.thread, entry.namespace)
-            problem = "" if chain.subject == subject else "it is of another chain"
+            if chain.subject == subject:
+                return chain
         except MeshError as exc:
             problem = exc.message
-        if problem:
-            unnamed = Chain(subject, parsed.thread or subject, parsed.namespace or "")
-            raise BrokenChain(unnamed, number=1, seq=seq, problem=problem)
-        return chain
+        unnamed = Chain(subject, parsed.thread or subject, parsed.namespace or "")
+        raise BrokenChain(unnamed, number=1, seq=seq, problem=problem)

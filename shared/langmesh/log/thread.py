@@ -1,51 +1,32 @@
 """One chain: load it, keep its fold in memory, append to it without losing or repeating anything.
 
-An append is one publish on the condition that the chain's last message is still the one that memory
-knows (R1 of the design: the compare-and-set is the fence). While an entry is on its way, whatever is
-appended meanwhile waits and then travels together in the next one: with one entry at a time in
-flight, no failure can store a later one without an earlier one.
-
-An answer other than success is never a reason to write again elsewhere. A conflict is read back: the
-entry's id in the chain means that it was stored and its acknowledgement lost. Silence is answered
-with the same message on the same condition, which the broker stores at most once.
+An append is one publish on the condition that the chain's last message is still the one that
+memory knows: the compare-and-set is the fence.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from functools import partial
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from langmesh.bus import Bus
-from langmesh.bus.reading import purge
-from langmesh.clock import monotonic, new_id, now_ms
+from langmesh.bus.reading import last_at_leader, purge
 from langmesh.errors import ErrorCode, MeshError
-from langmesh.log.chain import BrokenChain, Chain, Tail, digest_of, empty, follow, seal, verify
-from langmesh.log.flight import Answer, Flight, Wanted, board, read_answer
-from langmesh.log.patience import PATIENCE_S, PAUSE_S, patiently
+from langmesh.log.chain import BrokenChain, Chain, Link, Tail, digest_of, empty, verify
+from langmesh.log.flight import Flight, Overtaken, Wanted
+from langmesh.log.outbox import Outbox
+from langmesh.log.patience import PATIENCE_S, patiently
 from langmesh.log.scan import Known, Scan, messages, records_of, scan
 from langmesh.log.state import ThreadState
 from langmesh.log.values import Values
-from langmesh.wire.codec import BLOB_BYTES_MIN
-from langmesh.wire.log import (
-    BaseRecord,
-    Record,
-    UnknownRecord,
-    encode_record,
-    encode_records,
-)
+from langmesh.wire.log import BaseRecord, Record, UnknownRecord, encode_record
 from langmesh.wire.streams import LOG
 
-log = logging.getLogger(__name__)
-
 _SCANS_MAX: Final = 3
-_HEADER_ROOM: Final = 16 * 1024
-"""What the broker counts beside the records: the entry's own fields and the headers."""
 
-Build = Callable[[ThreadState], Awaitable[Sequence[Record | UnknownRecord]]]
+Records = Sequence[Record | UnknownRecord]
+Build = Callable[[ThreadState], Awaitable[Records]]
 
 
 class Fenced(MeshError):
@@ -55,10 +36,6 @@ class Fenced(MeshError):
         super().__init__(
             ErrorCode.FENCED, f"thread {chain.thread!r}: another process wrote to its chain"
         )
-
-
-class Overtaken(Exception):
-    """Another process appended first; memory has caught up, and what is wanted may be there."""
 
 
 class ThreadLog:
@@ -96,20 +73,23 @@ class ThreadLog:
         self.size = 0
         self._bus = bus
         self._values = values
-        self._writer = writer
-        self._epoch = epoch
         self._owner = owner
         self._patience_s = patience_s
         self._on_size = on_size
-        self._limit = min(BLOB_BYTES_MIN, bus.max_payload - _HEADER_ROOM)
         self._state: ThreadState | None = None
         self._tail = empty(chain)
         self._origin = b""
         self._failure: MeshError | None = None
-        self._waiting: deque[Wanted] = deque()
-        self._flight: Flight | None = None
         self._reading = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._outbox = Outbox(
+            bus,
+            values,
+            chain,
+            writer=writer,
+            epoch=epoch,
+            patience_s=patience_s,
+            memory=self,
+        )
 
     @property
     def tail(self) -> Tail:
@@ -124,10 +104,12 @@ class ThreadLog:
     @property
     def idle(self) -> bool:
         """Whether nothing is on its way, so that dropping this object loses nothing."""
-        return not (self._flight or self._waiting or self._tasks or self._reading.locked())
+        return self._outbox.idle and not self._reading.locked()
 
     async def load(self) -> ThreadState:
         """The folded chain; read, verified and folded unless memory holds it.
+
+        The same object is returned until the chain is read anew, and takes in what is appended.
 
         Raises:
             BrokenChain: The chain does not hold together.
@@ -156,14 +138,15 @@ class ThreadLog:
         seq, body = await self._last()
         tail = self._tail
         if seq > tail.seq:
-            await self._catch_up()
-        elif tail is before and (seq < tail.seq or (body and digest_of(body) != tail.digest)):
-            await self._catch_up(begins_anew=True)
+            await self.catch_up()
+        elif tail is before and not _is(tail, seq, body):
+            # A replica may lag behind; only the leader's word counts for a loss.
+            seq, body = await self._last(at_leader=True)
+            if self._tail is before and not _is(tail, seq, body):
+                await self.catch_up(lost_tail=seq <= tail.seq)
         return await self.load()
 
-    def append_nowait(
-        self, records: Sequence[Record | UnknownRecord], *, after: Tail | None = None
-    ) -> asyncio.Future[Tail]:
+    def append_nowait(self, records: Records, *, after: Tail | None = None) -> asyncio.Future[Tail]:
         """Append records, all in one entry; nothing but the future tells what became of them.
 
         Needs a loaded chain. Calls take effect in their order; those made while an entry is on its
@@ -189,12 +172,10 @@ class ThreadLog:
         elif self._state is None:
             wanted.refuse(Overtaken())
         else:
-            self._waiting.append(wanted)
-            if self._flight is None:
-                self._depart()
+            self._outbox.push(wanted)
         return future
 
-    async def append(self, records: Sequence[Record | UnknownRecord]) -> Tail:
+    async def append(self, records: Records) -> Tail:
         """Append records and wait until they are stored; raises what the future would."""
         await self.load()
         return await self.append_nowait(records)
@@ -245,205 +226,55 @@ class ThreadLog:
             await self._purge(landed.seq)
             return True
 
-    async def _purge(self, before_seq: int) -> None:
-        """Delete what a base voids; until then, readers verify more than they need."""
-        await patiently(
-            lambda: purge(self._bus, LOG.name, self.chain.subject, before_seq=before_seq),
-            patience_s=self._patience_s,
-        )
+    def close(self) -> None:
+        """Send nothing more; who waits is told that the outcome is unknown."""
+        self._outbox.close()
 
     def resend(self) -> None:
         """Send the entry on its way once more, as after a reconnection; harmless at any time."""
-        if self._flight is not None and self._flight.body:
-            self._send(self._flight)
+        self._outbox.resend()
 
     def forget(self) -> None:
-        """Drop the state, as after the chain's deletion; what is on its way will be overtaken."""
+        """Drop the state, as after the chain's deletion; the next call reads the chain again."""
         self._resize(-self.size)
         self._state, self._tail, self._origin = None, empty(self.chain), b""
 
-    # What waits goes, one entry at a time.
-
-    def _depart(self) -> None:
-        while self._waiting and self._flight is None:
-            wanted = board(self._waiting, self._limit)
-            if wanted[0].after not in (None, self._tail):
-                wanted[0].refuse(Overtaken())
-                continue
-            flight = Flight(wanted, self._tail, new_id())
-            self._flight = flight
-            if sum(one.size for one in wanted) > self._limit:
-                self._spawn(self._stow(flight))
-            else:
-                self._seal(flight)
-
-    async def _stow(self, flight: Flight) -> None:
-        raws = [raw for one in flight.wanted for raw in one.raws]
-        try:
-            name = await self._values.put(encode_records(raws))
-        except MeshError as exc:
-            self._refused(flight, exc)
-        else:
-            if self._flight is flight:
-                self._seal(flight, stowed=name)
-
-    def _seal(self, flight: Flight, *, stowed: str = "") -> None:
-        entry = follow(
-            self.chain,
-            flight.tail,
-            entry_id=flight.entry_id,
-            writer=self._writer,
-            epoch=self._epoch,
-            time_ms=now_ms(),
-            stowed=stowed,
-        )
-        raws = [] if stowed else [raw for one in flight.wanted for raw in one.raws]
-        flight.body, flight.digest = seal(entry, raws)
-        flight.deadline = monotonic() + self._patience_s
-        self._send(flight)
-
-    def _send(self, flight: Flight) -> None:
-        self._bus.append_nowait(
-            self.chain.subject,
-            flight.body,
-            partial(self._on_answer, flight),
-            expected_last=flight.tail.seq,
-        )
-
-    # What the broker answers.
-
-    def _on_answer(self, flight: Flight, answer: int | Exception) -> None:
-        if self._flight is not flight:
-            return  # a late answer to a message that was sent twice
-        if isinstance(answer, int):
-            self._landed(flight, flight.land(answer))
+    def fold(self, flight: Flight, tail: Tail) -> None:
+        """Take in an own entry that was stored; called by the outbox."""
+        if self._state is None:
             return
-        flight.problem = answer
-        flight.answered.set()
-        if not flight.finding:
-            flight.finding = True
-            self._spawn(self._find_out(flight))
-
-    def _landed(self, flight: Flight, tail: Tail, *, folded: bool = False) -> None:
-        self._settle(flight)
-        if self._state is not None and not folded:
-            if self._tail is flight.tail:
-                self._fold(flight, tail)
-            else:
-                self.forget()  # the chain was deleted meanwhile; what memory holds is no guide
-        for one in flight.wanted:
-            if not one.future.done():
-                one.future.set_result(tail)
-        if flight.is_rebase:
-            # It may have voided values that they rely on.
-            self._refuse_waiting(Overtaken())
-        self._depart()
-
-    def _fold(self, flight: Flight, tail: Tail) -> None:
-        assert self._state is not None
+        if self._tail is not flight.tail:
+            self.forget()  # the chain was deleted meanwhile: what memory holds is no guide
+            return
         if flight.is_rebase:
             self._resize(-self.size)
-        self._state.apply(tail.number, flight.records)
-        self._resize(sum(one.size for one in flight.wanted))
-        self._tail = tail
-        self._origin = tail.digest if flight.is_rebase else self._origin or tail.digest
+        size = sum(one.size for one in flight.wanted)
+        self._take(tail, flight.records, size, begins=flight.is_rebase)
 
-    def _settle(self, flight: Flight) -> None:
-        """The entry is not on its way any more."""
-        self._flight = None
-        flight.answered.set()
-
-    async def _find_out(self, flight: Flight) -> None:
-        """Settle an entry that was not acknowledged."""
-        while self._flight is flight:
-            problem, flight.problem = flight.problem, None
-            flight.answered.clear()
-            if problem is None:
-                await flight.answered.wait()
-                continue
-            answer = read_answer(problem)
-            if answer is Answer.REFUSED:
-                self._refused(flight, problem)
-                return
-            if answer is Answer.CONFLICT:
-                try:
-                    await self._catch_up()
-                except MeshError as exc:
-                    problem = exc
-                if self._flight is not flight:
-                    return
-                if self._tail is not flight.tail:
-                    self._overtaken(flight)
-                    return
-            if monotonic() > flight.deadline:
-                self._lost_sight(problem)
-                return
-            await asyncio.sleep(PAUSE_S)
-            if self._flight is flight:
-                self._send(flight)
-
-    def _refused(self, flight: Flight, problem: Exception) -> None:
-        if self._flight is not flight:
-            return
-        self._settle(flight)
-        for one in flight.wanted:
-            one.refuse(problem)
-        self._depart()
-
-    def _overtaken(self, flight: Flight) -> None:
-        self._settle(flight)
-        for one in flight.wanted:
-            one.refuse(Overtaken())
-        self._refuse_waiting(Overtaken())
-
-    def _lost_sight(self, problem: BaseException) -> None:
-        """Nobody knows what became of the entry: memory is no guide any more."""
-        reason = problem.message if isinstance(problem, MeshError) else str(problem)
-        self._abandon(
-            MeshError(
-                ErrorCode.BROKER_UNAVAILABLE,
-                f"thread {self.chain.thread!r}: whether its last entry is stored is not known:"
-                f" {reason}",
-                remedy="Load the thread again when the broker is back; the chain tells.",
-            )
-        )
-
-    def _abandon(self, problem: MeshError) -> None:
-        self.forget()
-        if (flight := self._flight) is not None:
-            self._settle(flight)
-            for one in flight.wanted:
-                one.refuse(problem)
-        self._refuse_waiting(problem)
-
-    def _refuse_waiting(self, problem: Exception) -> None:
-        while self._waiting:
-            self._waiting.popleft().refuse(problem)
-
-    # What others wrote.
-
-    async def _catch_up(self, *, begins_anew: bool = False) -> None:
+    async def catch_up(self, *, lost_tail: bool = False) -> None:
         """Take in what is in the chain behind the known tail.
 
         Args:
-            begins_anew: Whether the tail itself seems to be gone, which takes a whole scan.
+            lost_tail: Whether the tail itself seems to be gone, which takes a whole scan.
+
+        Raises:
+            MeshError: As :meth:`load`.
         """
         async with self._reading:
             self._check()
             if self._state is None:
                 return
             try:
-                if not begins_anew:
-                    begins_anew = await self._read_on()
+                lost_tail = lost_tail or await self._read_on()
             except BrokenChain:
-                begins_anew = True
-            while begins_anew:
+                lost_tail = True  # or another chain has begun
+            while lost_tail:
                 tail = self._tail
                 found = await self._scan()
-                # An append that was acknowledged meanwhile is not in what was read.
-                if begins_anew := self._tail is not tail:
-                    continue
-                self._adopt(found)
+                # An append that was acknowledged meanwhile may not be in what was read.
+                lost_tail = self._tail is not tail
+                if not lost_tail:
+                    self._adopt(found)
 
     async def _read_on(self) -> bool:
         """Verify and fold new entries; returns whether the chain has lost its known tail."""
@@ -451,37 +282,47 @@ class ThreadLog:
         async for seq, body in messages(
             self._bus, self.chain, after_seq=start.seq, patience_s=self._patience_s
         ):
-            if seq <= self._tail.seq:
-                continue  # ours, acknowledged meanwhile
-            link = verify(self.chain, self._tail, seq, body)
-            records = await records_of(link, self._values)
-            if seq <= self._tail.seq:
-                continue
-            flight = self._flight
-            if flight is not None and link.entry.id == flight.entry_id:
-                self._landed(flight, link.tail)
-                continue
-            self._foreign()
-            assert self._state is not None
-            self._state.apply(link.tail.number, records)
-            self._resize(len(body))
-            self._tail = link.tail
-            self._origin = self._origin or link.tail.digest
+            if seq > self._tail.seq:  # else it is ours, and was acknowledged meanwhile
+                link = verify(self.chain, self._tail, seq, body)
+                records = await records_of(link, self._values)
+                if seq > self._tail.seq:
+                    self._arrived(link, records, len(body))
         if self._tail is not start or not start.number:
             return False
-        seq, _ = await self._last()
+        seq, _ = await self._last(at_leader=True)
         return self._tail is start and seq == 0
 
-    async def _last(self) -> tuple[int, bytes]:
+    def _arrived(self, link: Link, records: Records, size: int) -> None:
+        flight = self._outbox.flight
+        if flight is not None and link.entry.id == flight.entry_id:
+            self.fold(flight, link.tail)
+            self._outbox.landed(flight, link.tail)
+        else:
+            self._foreign()
+            self._take(link.tail, records, size)
+
+    def _take(self, tail: Tail, records: Records, size: int, *, begins: bool = False) -> None:
+        assert self._state is not None
+        self._state.apply(tail.number, records)
+        self._resize(size)
+        self._tail = tail
+        if begins or not self._origin:
+            self._origin = tail.digest
+
+    async def _last(self, *, at_leader: bool = False) -> tuple[int, bytes]:
         """The chain's last message as (stream sequence, body); (0, empty) if there is none."""
-        found = await patiently(
-            lambda: self._bus.last(LOG.name, self.chain.subject), patience_s=self._patience_s
-        )
-        return found or (0, b"")
+        bus, subject = self._bus, self.chain.subject
+
+        async def read() -> tuple[int, bytes] | None:
+            if at_leader:
+                return await last_at_leader(bus, LOG.name, subject)
+            return await bus.last(LOG.name, subject)
+
+        return await patiently(read, patience_s=self._patience_s) or (0, b"")
 
     async def _scan(self) -> Scan:
         """Read the whole chain; a break counts when it is there again, as others may prune it."""
-        flight = self._flight
+        flight = self._outbox.flight
         known = Known(self._tail, self._origin, flight.entry_id if flight else "")
         for left in reversed(range(_SCANS_MAX)):
             try:
@@ -496,15 +337,14 @@ class ThreadLog:
 
     def _adopt(self, found: Scan) -> None:
         """Take what was read in place of what memory holds."""
-        flight = self._flight if found.sent is not None else None
+        flight = self._outbox.flight if found.sent is not None else None
         ends_with_ours = flight is not None and found.sent == found.tail
         if self._state is not None and not ends_with_ours and found.tail != self._tail:
             self._foreign()
         self._resize(found.size - self.size)
         self._state, self._tail, self._origin = found.state, found.tail, found.origin
-        if flight is not None:
-            assert found.sent is not None
-            self._landed(flight, found.sent, folded=True)
+        if flight is not None and found.sent is not None:
+            self._outbox.landed(flight, found.sent)
 
     def _foreign(self) -> None:
         """An entry is not from here."""
@@ -512,27 +352,29 @@ class ThreadLog:
             fenced = Fenced(self.chain)
             self._fail(fenced)
             raise fenced
-        self._refuse_waiting(Overtaken())
+        self._outbox.refuse_waiting(Overtaken())
 
     def _fail(self, failure: MeshError) -> None:
         self._failure = failure
-        self._abandon(failure)
+        self.forget()
+        self._outbox.refuse_all(failure)
 
     def _check(self) -> None:
         if self._failure is not None:
             raise self._failure
 
+    async def _purge(self, before_seq: int) -> None:
+        """Delete what a base voids; until then, readers verify more than they need."""
+        await patiently(
+            lambda: purge(self._bus, LOG.name, self.chain.subject, before_seq=before_seq),
+            patience_s=self._patience_s,
+        )
+
     def _resize(self, delta: int) -> None:
         self.size += delta
         self._on_size(delta)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work, name=f"log {self.chain.subject}")
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (problem := task.exception()) is not None:
-            log.error("%s: %r", task.get_name(), problem, exc_info=problem)
-            self._lost_sight(problem)
+def _is(tail: Tail, seq: int, body: bytes) -> bool:
+    """Whether a message is the chain's known end."""
+    return seq == tail.seq and (not seq or digest_of(body) == tail.digest)

@@ -17,7 +17,18 @@ from typing import Any
 
 import msgspec
 
-from langmesh.wire import codec, examples, foreign, messages, names, rpc, streams, subjects, tables
+from langmesh.wire import (
+    codec,
+    examples,
+    foreign,
+    log,
+    messages,
+    names,
+    rpc,
+    streams,
+    subjects,
+    tables,
+)
 
 PAGE = Path(__file__).parents[3] / "docs" / "protocol.md"
 
@@ -51,11 +62,13 @@ _WHO = (
         "–, msgpack",
     ),
     ("coordinator", "[`dead.v1`](#deadv1)", "operators", "DEAD, JSON"),
+    ("saver", "[`entry.v1`](#entryv1)", "whoever loads the thread", "LOG, msgpack"),
 )
 _PLAIN: tuple[type[Any], ...] = (
     messages.Submission,
     messages.PlainTask,
     rpc.RpcError,
+    log.Entry,
     *dict.fromkeys(kind for verb in rpc.VERBS.values() for kind in (verb.request, verb.reply)),
 )
 """Messages that are whole bodies though nothing in them names their type."""
@@ -211,6 +224,30 @@ responders. A client that hears nothing may ask again; with ids of its own (`run
 named `{rpc.SERVICE}`, so that `nats micro ls` and `nats micro stats` show it.
 """
 
+_LOG = f"""\
+## The log of a thread
+
+The history of a thread is in stream {streams.LOG.name}: one *chain* of entries on its subject, and
+one on that of each checkpoint namespace. A name of more than {names.NAME_BYTES_MAX} bytes, or one
+that starts with `h--`, is `h--` and a digest in that subject; every entry says the names in full.
+
+- **One tail.** An entry is published with `Nats-Expected-Last-Subject-Sequence`, the sequence of
+  the entry that it follows, and 0 for the first. Error 10071 says that the chain ends elsewhere:
+  with the same entry, if its acknowledgement was lost, which its `id` tells; else somebody wrote
+  first.
+- **Linked.** `previous` is the SHA-256 of the whole body before, and of the subject for entry 1, so
+  that no entry can be changed, left out, moved or carried to another thread. A chain that does not
+  hold together is read no further (`broken_chain`).
+- **Records.** An entry holds what happened in order, all or none of it. Readers keep and skip
+  records whose `type` they do not know.
+- **Large values.** A `Value` from {codec.BLOB_BYTES_MIN:,} bytes on is an object in the object
+  store `langmesh-values`, which forgets nothing, under the SHA-256 of its content: its kind, a NUL
+  byte and its data; the entry says `["blob", <name>]`. Records of more than that together are an
+  object as a whole (`stowed`).
+- **Pruning.** An entry that starts with a [`base.v1`](#basev1) voids all before it; then their
+  messages are purged. A chain begins with entry 1 or with such an entry.
+"""
+
 _ERRORS = """\
 ## Errors
 
@@ -238,6 +275,7 @@ def render() -> str:
             foreign.chapter(),
             _requests(),
             _messages(),
+            "\n".join([_LOG, *(_struct(kind) for kind in _log_structs())]),
             f"{_ERRORS}\n{tables.error_table()}\n",
         ]
     )
@@ -336,6 +374,13 @@ def _messages() -> str:
             *(_struct(kind) for kind in internal),
         ]
     )
+
+
+def _log_structs() -> list[type[Any]]:
+    """The entry, its records, and what those hold."""
+    kinds: list[type[Any]] = tables.structs(log)
+    everything = _with_nested([log.Entry, *log.RECORDS])
+    return [kind for kind in everything if kind in kinds]
 
 
 def _with_nested(kinds: Sequence[type[Any]]) -> list[type[Any]]:

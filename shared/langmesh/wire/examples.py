@@ -24,6 +24,9 @@ _PARTITION = names.partition(TENANT, THREAD)
 _EXEC = subjects.execution(TENANT, GRAPH, NODE, RELEASE)
 _SLOT = subjects.slot(_PARTITION, TENANT, GRAPH, NODE, CAP)
 _COORDINATOR, _AGENT = "coordinator-5c0e8f21", "researcher-3f9a1c2e"
+_CHECKPOINT = "1f0b2c3d-0000-6000-8001-0123456789ab"
+_VERSION = "0000000000000002.5f3a9c0b7d1e"
+_DIGEST = b"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 _JSON_VALUE = ["json", b'{"question":"Why NATS?"}']
 _ERROR = {
     "type": "ValueError",
@@ -35,7 +38,7 @@ _ERROR = {
 
 _STATE = {
     "thread_id": THREAD,
-    "checkpoint_id": "1f0b2c3d-0000-6000-8001-0123456789ab",
+    "checkpoint_id": _CHECKPOINT,
     "created_at": TIME,
     "superstep": 1,
     "values": {"question": "Why NATS?", "notes": ["NATS is one small binary."]},
@@ -47,7 +50,7 @@ _BY_NAME: dict[str, Any] = {
     "attempt": 1,
     "cap": CAP,
     "caps": [CAP],
-    "checkpoint_id": "1f0b2c3d-0000-6000-8001-0123456789ab",
+    "checkpoint_id": _CHECKPOINT,
     "checkpoint_ns": f"{NODE}:2f6d0a3e",
     "coordinator": _COORDINATOR,
     "executor": {"instance": _AGENT, "pid": 4711, "host": "worker-1"},
@@ -188,6 +191,37 @@ _CHOSEN: dict[str, dict[str, Any]] = {
         "execute_us": 312500,
         "executor": {"instance": _AGENT, "pid": 4711, "host": "worker-1"},
     },
+    "Entry": {
+        "number": 7,
+        "previous": bytes(range(32)),
+        "writer": "saver-5c0e8f21",
+        "time_ms": 1769860800000,
+        "records": [
+            {
+                "type": "checkpoint.v1",
+                "checkpoint_id": _CHECKPOINT,
+                "checkpoint": ["msgpack", b"\x81\xa1v\x04"],
+                "metadata": ["msgpack", b"\x81\xa4step\x01"],
+                "versions": {"notes": _VERSION},
+                "values": [["notes", _VERSION, ["msgpack", b"\x91\xa4NATS"]]],
+            },
+        ],
+    },
+    "CheckpointRecord": {
+        "parent_id": "1f0b2c3d-0000-6000-8000-0123456789ab",
+        "checkpoint": ["msgpack", b"\x81\xa1v\x04"],
+        "metadata": ["msgpack", b"\x81\xa4step\x01"],
+        "versions": {"notes": _VERSION, "question": 1},
+        "values": [["notes", _VERSION, ["blob", _DIGEST]]],
+    },
+    "WritesRecord": {
+        "task_path": "~__pregel_pull, researcher",
+        "writes": [
+            [0, "notes", ["msgpack", b"\x91\xa4NATS"]],
+            [-3, "__interrupt__", ["null", b""]],
+        ],
+    },
+    "BaseRecord": {"pruned": 6},
     "TaskOutcome": {"header": {"sender": _AGENT, "receiver": _COORDINATOR}, "context": {}},
 }
 

@@ -18,7 +18,8 @@ class Value(msgspec.Struct, frozen=True, array_like=True):
 
     ``kind`` is ``null``, ``bytes``, ``bytearray``, ``msgpack`` (LangGraph's JsonPlusSerializer,
     strict), ``json`` (plain JSON text, for agents in other languages) or ``blob`` (``data`` is the
-    name of an object in the object store ``langmesh-blobs`` that holds the encoded value).
+    name of an object in the object store ``langmesh-blobs`` that holds the encoded value; in stream
+    LOG in ``langmesh-values``, and there a kind may name a cipher behind a ``+``).
     """
 
     kind: str

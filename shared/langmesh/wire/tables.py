@@ -1,8 +1,8 @@
 """Tables for docs/protocol.md, read off the declarations: subjects, streams, messages, errors.
 
 Nothing is listed by hand, so that what is added to the contract appears on the page. Meanings of
-fields are the string literals below them in ``messages`` and ``rpc``; msgspec keeps none of those,
-so they are parsed from the source.
+fields are the string literals below them in ``messages``, ``rpc`` and ``log``; msgspec keeps none
+of those, so they are parsed from the source.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import msgspec
 from msgspec import inspect
 
 from langmesh.errors import CATALOGUE
-from langmesh.wire import messages, rpc, streams, subjects
+from langmesh.wire import log, messages, rpc, streams, subjects
 
 # Fields whose name says the same everywhere, and some that need a sentence but have none below
 # them; ``Struct.field`` goes before ``field``, and a string literal below the field before both.
@@ -141,7 +141,11 @@ def structs(module: ModuleType = messages) -> list[type[Any]]:
         if isinstance(kind, type)
         and issubclass(kind, msgspec.Struct)
         and kind.__module__ == module.__name__
-        and not any(sub.__module__ == module.__name__ for sub in kind.__subclasses__())
+        and not kind.__name__.startswith("_")
+        and not any(
+            sub.__module__ == module.__name__ and not sub.__name__.startswith("_")
+            for sub in kind.__subclasses__()
+        )
     ]
 
 
@@ -331,7 +335,7 @@ def _written_meanings(kind: type[Any]) -> dict[str, str]:
     """The string literals below the fields of a struct and of its bases."""
     found: dict[str, str] = {}
     for cls in reversed(kind.__mro__):
-        for module in (messages, rpc):
+        for module in (messages, rpc, log):
             if cls.__module__ == module.__name__:
                 found.update(_source_meanings(module).get(cls.__name__, {}))
     return found
