@@ -13,7 +13,7 @@ from langmesh.errors import ErrorCode, MeshError
 from langmesh.wire import examples, log
 
 KNOWN = examples.example(log.WritesRecord)
-LATER = msgspec.Raw(msgspec.msgpack.encode({"type": "run.started.v1", "run": "r1"}))
+LATER = msgspec.Raw(msgspec.msgpack.encode({"type": "later.v1", "run": "r1"}))
 
 
 def entry() -> log.Entry:
@@ -25,7 +25,7 @@ def test_records_of_a_later_version_are_kept_as_they_are():
     read, records = log.decode_entry(body)
     assert records[0] == KNOWN
     assert isinstance(records[1], log.UnknownRecord)
-    assert records[1].type == "run.started.v1"
+    assert records[1].type == "later.v1"
     assert log.encode_entry(read, [log.encode_record(record) for record in records]) == body
     stowed = log.encode_records([log.encode_record(KNOWN), LATER])
     assert log.decode_records(stowed)[0] == KNOWN

@@ -13,14 +13,15 @@ import logging
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from langmesh.bus import Bus
 from langmesh.bus.pull import Delivery, PullConsumer
-from langmesh.clock import monotonic, now_iso
+from langmesh.clock import monotonic
 from langmesh.coordinator.decisions import Decisions
 from langmesh.coordinator.events import EventWriter, Usurped
 from langmesh.coordinator.mark import Mark
+from langmesh.coordinator.refusal import refuse
 from langmesh.coordinator.revival import revived, tell_the_rest, writer_behind
 from langmesh.coordinator.run import Again, Run, Submitted
 from langmesh.coordinator.tasks import Engine
@@ -29,8 +30,8 @@ from langmesh.errors import ErrorCode, MeshError
 from langmesh.service.load import Counts
 from langmesh.telemetry import attributes
 from langmesh.wire import codec, subjects
-from langmesh.wire.messages import RunAccepted, RunEnded, RunRejected
-from langmesh.wire.names import NAME_BYTES_MAX, to_token
+from langmesh.wire.messages import RunAccepted, RunEnded
+from langmesh.wire.names import to_token
 from langmesh.wire.streams import EVENT, SUBMIT, SUBMIT_CONSUMER
 
 log = logging.getLogger(__name__)
@@ -435,7 +436,7 @@ class Admission:
         """Remove the submission from its stream once the run's beginning is in the log."""
         if live.delivery is None:
             return
-        await live.run.logged.wait()
+        await live.run.log.begun.wait()
         for each in self._held.pop(live.delivery.stream_seq, []):
             if each is live.delivery:
                 each.remove()
@@ -458,23 +459,7 @@ class Admission:
     async def _refuse(self, delivery: Delivery, exc: MeshError) -> None:
         log.info("submission %d refused: %s", delivery.stream_seq, exc)
         self.decisions.tell(delivery.stream_seq, exc)
-        *_, tenant, graph = delivery.subject.split(".")
-        rejected = RunRejected(
-            submit_seq=delivery.stream_seq,
-            time=now_iso(),
-            **_ids(delivery.body),
-            code=str(exc.code),
-            message=exc.message,
-            remedy=exc.remedy,
-        )
-        subject = f"{subjects.ROOT}.reject.{tenant}.{graph}"
-        while True:
-            try:
-                await self._bus.append(subject, codec.encode_json(rejected))
-                break
-            except MeshError as failure:
-                log.warning("a rejection is not stored yet: %s", failure)
-                await asyncio.sleep(_RETRY_S)
+        await refuse(self._bus, delivery, exc)
         self._finish(delivery)
 
     async def _keep_alive(self) -> None:
@@ -482,16 +467,6 @@ class Admission:
             await asyncio.sleep(_KEEP_ALIVE_S)
             for held in list(self._held.values()):
                 held[-1].in_progress()
-
-
-def _ids(body: bytes) -> dict[str, Any]:
-    """The ids that a refused submission asked for, where they can be read and told."""
-    try:
-        submission = codec.decode_submission(body)
-    except MeshError:
-        return {}
-    ids = {"run_id": submission.run_id, "thread_id": submission.thread_id}
-    return {name: text for name, text in ids.items() if text and len(text) <= NAME_BYTES_MAX}
 
 
 def _epoch(created: str) -> str:

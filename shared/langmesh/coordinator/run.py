@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import msgspec
 from langgraph.types import Command
 
 from langmesh.coordinator.events import EventWriter, Usurped
 from langmesh.coordinator.journal import LastRun, gate
 from langmesh.coordinator.mark import Mark
-from langmesh.coordinator.saver import ThreadSaver
+from langmesh.coordinator.runlog import RunLog
 from langmesh.coordinator.tasks import Engine, Tasks
 from langmesh.coordinator.threads import Thread
 from langmesh.errors import ErrorCode, MeshError
@@ -29,14 +27,10 @@ from langmesh.graphs.remote import run_config
 from langmesh.log import Fenced
 from langmesh.telemetry.spans import Span
 from langmesh.wire.log import (
-    Begun,
-    Record,
-    RunCancellingRecord,
     RunEndedRecord,
     RunInterruptedRecord,
     RunResumedRecord,
     RunStartedRecord,
-    SuperstepRecord,
 )
 from langmesh.wire.messages import (
     ErrorInfo,
@@ -89,27 +83,28 @@ class Run:
     """Whether it ended with an error."""
     closing: bool = False
     """Whether its last event, or the last one before an answer, is on its way."""
-    logged: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when its beginning is in the log, so that it needs its submission no more."""
     mark: Mark
     """Tells the next owner that the thread has an unfinished run."""
+    log: RunLog = field(init=False)
     _called_off: bool = False
     _driver: asyncio.Task[Any] | None = None
     """The task that can be called off, while there is one."""
-    _saver: ThreadSaver | None = None
     _tasks: Tasks | None = None
-    _beginning: Begun | None = None
-    """What the next entry has to state first."""
-    _begin_seq: int = 0
-    """Number of the last event before the loop began."""
-    _begins: bool = False
-    """Whether the entry on its way has the beginning."""
-    _positions: dict[str, int] = field(default_factory=dict)
-    """For each checkpoint that is on its way, the number of the last event before it."""
-    _begun: asyncio.Future[Any] | None = None
-    """Resolves when the beginning is stored that was stated in an entry of its own."""
     _supersteps: int = 0
     _count: int = 0
+
+    def __post_init__(self) -> None:
+        self.log = self._new_log()
+
+    def _new_log(self) -> RunLog:
+        return RunLog(
+            self.thread,
+            self.id,
+            self.events,
+            self.loaded,
+            self.mark,
+            known=self.before is not None,
+        )
 
     @property
     def tenant(self) -> str:
@@ -141,10 +136,7 @@ class Run:
         if self.closing or self._called_off:
             return
         self._called_off = True
-        if self.logged.is_set():
-            # Whoever drives it next must know, too.
-            record = RunCancellingRecord(run_id=self.id, seq=self.events.seq)
-            self.thread.log.append_nowait([record]).add_done_callback(_look_at)
+        self.log.call_off()
         if self._driver is not None:
             self._driver.cancel()
 
@@ -167,8 +159,7 @@ class Run:
         self.submitted = submitted
         self.asking = self.closing = False
         self.resumed = True
-        self.logged = asyncio.Event()
-        self._begun = None
+        self.log.reopen()
 
     def count_before(self, last: LastRun) -> None:
         """Take over what was counted before."""
@@ -182,7 +173,8 @@ class Run:
         """
         self.restarted = True
         self.events = events
-        self._begun = self._beginning = self._saver = self._tasks = None
+        self._tasks = None
+        self.log = self._new_log()
 
     async def _drive(self) -> None:
         before = self.before
@@ -199,7 +191,7 @@ class Run:
                 restarted=self.restarted,
             )
         else:
-            self.logged.set()
+            self.log.begun.set()
             self.mark.begin()
             if before.cancelling:
                 await self._end("cancelled")
@@ -244,14 +236,14 @@ class Run:
             await self._end("success", output=self._output(state.values))
             return
         self.closing = True
-        self._hold_last()
+        self.log.hold_last()
         self.events.emit(
             RunInterrupted, interrupts=list(state.interrupts), next=sorted(set(state.next))
         )
-        await self._state(RunInterruptedRecord, [])
+        # Whoever hears the question may answer it at once.
         self.asking = True
         self.span.event("interrupted", {})
-        self.events.release()
+        await self.log.close(RunInterruptedRecord)
 
     async def _end(
         self,
@@ -265,7 +257,7 @@ class Run:
         self.failed = status == "error"
         self.span.end(cause if cause is not None else None if status == "success" else status)
         self._count_tasks()
-        self._hold_last()
+        self.log.hold_last()
         self.events.emit(
             RunEnded,
             status=status,
@@ -275,32 +267,7 @@ class Run:
             tasks=self._count,
             trace_id=self.span.trace_id,
         )
-        if self.before is not None or self.logged.is_set() or self._beginning is not None:
-            await self._state(RunEndedRecord, self._begin(), status=status)
-        self.events.release()
-
-    def _hold_last(self) -> None:
-        """Let clients hear all but what is emitted next: that, the log must say first."""
-        self.events.release_all()
-        self.events.hold()
-
-    async def _state(
-        self,
-        kind: type[RunInterruptedRecord | RunEndedRecord],
-        first: Sequence[Record],
-        **fields: Any,
-    ) -> None:
-        """State in the log where the run stands, with all that no entry holds yet."""
-        events = await self.events.unstored()
-        record = kind(run_id=self.id, seq=self.events.seq, events=events, **fields)
-        writes = self._saver.take_writes() if self._saver is not None else []
-        await self.thread.append([*first, *writes, record])
-        self.logged.set()
-
-    def _begin(self) -> list[Begun]:
-        """The record of the beginning, if no entry has it yet."""
-        beginning, self._beginning = self._beginning, None
-        return [] if beginning is None else [beginning]
+        await self.log.close(RunEndedRecord, status=status)
 
     def _count_tasks(self) -> None:
         if self._tasks is not None:
@@ -328,7 +295,7 @@ class Run:
         assert self.before.step is not None
         config = self._runnable_config()
         state = await self.loaded.compiled.aget_state(config)
-        stored = await self._checkpointer().aget_tuple(config)
+        stored = await self.log.saver.aget_tuple(config)
         assert stored is not None
         topology = self.loaded.topology
         return not state.next or gate(
@@ -357,14 +324,14 @@ class Run:
             span=self.span,
             config=run_config(self.loaded.serde, config),
             agent_modes=sorted(_AGENT_MODES.intersection(modes)),
-            logged=self._logged,
+            logged=self.log.stored,
             is_left=self._is_left,
             taken_over=self.before is not None and not self.resumed,
         )
         told_values = self._goes_on
+        self.log.take_applied = tasks.take_applied
         if self.before is None or self.resumed:
-            self._begin_seq = self.events.seq
-            self.events.hold()
+            self.log.expect_beginning()
 
         def on_chunk(chunk: tuple[Any, str, Any]) -> None:
             nonlocal told_values
@@ -378,7 +345,7 @@ class Run:
         config["configurable"] |= {
             compat.DISPATCH_KEY: tasks.dispatch,
             compat.LOOP_KEY: compat.LoopHook(
-                compat.StreamProtocol(on_chunk, own), self._on_loop, self._on_put
+                compat.StreamProtocol(on_chunk, own), self._on_loop, self.log.put
             ),
         }
         # What is told is told when it happens: the log fixes it with the checkpoint that follows.
@@ -396,79 +363,22 @@ class Run:
         if self.before is not None and not self.resumed:
             loop.stop = self.before.begun.stop
             return
-        self.mark.begin()
         fields: dict[str, Any] = {
-            "run_id": self.id,
-            "seq": self._begin_seq,
             "submit_epoch": self.submitted.epoch,
             "submit_seq": self.submitted.seq,
             "submission": self.submitted.body,
             "stop": loop.stop,
         }
         if self.resumed:
-            self._beginning = RunResumedRecord(**fields)
-        else:
-            self._beginning = RunStartedRecord(
-                **fields,
-                graph=self.graph,
-                revision=self.loaded.topology.revision,
-                traceparent=self.span.traceparent,
-            )
-
-    def _on_put(self, checkpoint_id: str) -> None:
-        """Fix what was emitted so far with a checkpoint; what comes of it waits for its entry."""
-        self._positions[checkpoint_id] = self.events.seq
-        self.events.hold()
-
-    async def _logged(self, checkpoint_id: str) -> None:
-        """Wait until the run's beginning and a checkpoint are in the log (R2)."""
-        if self._beginning is not None:
-            events = await self.events.unstored(self._begin_seq)
-            if beginning := self._begin():
-                begun = msgspec.structs.replace(beginning[0], events=events)
-                self._begun = self.thread.log.append_nowait([begun])
-                self._begun.add_done_callback(self._on_begun)
-        if self._begun is not None:
-            await asyncio.shield(self._begun)
-        await self._checkpointer().committed(checkpoint_id)
-        if not self.logged.is_set():
-            await self.mark.set()
-            self.logged.set()
-
-    async def _beside(self, checkpoint_id: str) -> list[Record]:
-        """What is stated in one entry with a checkpoint."""
-        applied: list[Any] = []
-        if self._tasks is not None:
-            applied, self._tasks.applied = self._tasks.applied, []
-        seq = self._positions.pop(checkpoint_id, self.events.seq)
-        step = SuperstepRecord(
-            run_id=self.id,
-            seq=seq,
-            events=await self.events.unstored(seq),
-            checkpoint_id=checkpoint_id,
-            applied=applied,
+            self.log.begin(RunResumedRecord, **fields)
+            return
+        self.log.begin(
+            RunStartedRecord,
+            **fields,
+            graph=self.graph,
+            revision=self.loaded.topology.revision,
+            traceparent=self.span.traceparent,
         )
-        beginning = self._begin()
-        self._begins = bool(beginning)
-        return [*beginning, step]
-
-    def _on_stored(self) -> None:
-        """A checkpoint is stored: what comes of it may be told."""
-        self.events.release()
-        if self._begins:
-            self._begins = False
-            self.events.release()
-
-    def _on_begun(self, stored: asyncio.Future[Any]) -> None:
-        if not stored.cancelled() and stored.exception() is None:
-            self.events.release()
-
-    def _checkpointer(self) -> ThreadSaver:
-        if self._saver is None:
-            self._saver = self.thread.saver(
-                self.loaded, beside=self._beside, stored=self._on_stored
-            )
-        return self._saver
 
     def _input(self) -> Any:
         submission = self.submitted.submission
@@ -483,7 +393,7 @@ class Run:
             "configurable": {
                 **({} if given is None else given.configurable),
                 "thread_id": self.thread.name,
-                compat.CONFIG_KEY_CHECKPOINTER: self._checkpointer(),
+                compat.CONFIG_KEY_CHECKPOINTER: self.log.saver,
             }
         }
         if given is not None:
@@ -501,10 +411,4 @@ class Run:
         """Whether another life of the run goes on with it: the coordinator stops, or lost sight."""
         driver = self._driver
         stopping = driver is not None and driver.cancelling() > 0 and not self._called_off
-        return stopping or (self._saver is not None and self._saver.failed)
-
-
-def _look_at(future: asyncio.Future[Any]) -> None:
-    """Nobody waits for the outcome; a log that failed tells whoever uses it next."""
-    if not future.cancelled():
-        future.exception()
+        return stopping or self.log.saver.failed

@@ -77,14 +77,18 @@ class Tasks:
     """Whether another life of the run goes on with it: then nothing more is told of it here."""
     taken_over: bool = False
     """Whether attempts may have been sent, or even have ended, before this life of the run."""
-    applied: list[AppliedTask] = field(default_factory=list)
-    """The tasks that ended since the list was taken, in that order."""
+    _applied: list[AppliedTask] = field(default_factory=list)
     _broken: bool = False
     """Whether the broker was away for so long that the run begins again from its log."""
     supersteps: set[int] = field(default_factory=set)
     count: int = 0
     _writers: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     """For each channel, the spans of the tasks that wrote it since a task was triggered by it."""
+
+    def take_applied(self) -> list[AppliedTask]:
+        """The tasks that ended since the last call, in that order."""
+        taken, self._applied = self._applied, []
+        return taken
 
     async def dispatch(self, task: PregelExecutableTask) -> None:
         """The seam: what LangGraph calls instead of running a task."""
@@ -107,7 +111,7 @@ class Tasks:
                 self._tell_ended(task, parts.superstep, "rejected")
             raise
         self._note_writes(task, outcome)
-        self.applied.append(AppliedTask(task.id, task.name, outcome.payload.attempt))
+        self._applied.append(AppliedTask(task.id, task.name, outcome.payload.attempt))
         self._tell_ended(task, parts.superstep, outcome.payload.kind, outcome.payload)
         await apply_outcome(task, outcome.payload, self.loaded.serde, self.engine.blobs)
 

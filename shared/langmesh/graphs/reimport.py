@@ -29,7 +29,7 @@ _INSTALLED: Final = frozenset(
     Path(folder).resolve()
     for folder in (
         *(sysconfig.get_path(scheme) for scheme in ("stdlib", "purelib", "platlib")),
-        Path(__file__).parents[1],
+        str(Path(__file__).parents[1]),
     )
 )
 _importing = threading.Lock()

@@ -222,6 +222,20 @@ _CHOSEN: dict[str, dict[str, Any]] = {
         ],
     },
     "BaseRecord": {"pruned": 6},
+    "RunStartedRecord": {
+        "seq": 2,
+        "events": [],
+        "submission": b'{"input":{"question":"Why NATS?"}}',
+    },
+    "RunResumedRecord": {"seq": 9, "events": [], "submission": b'{"command":{"resume":"yes"}}'},
+    "SuperstepRecord": {
+        "seq": 5,
+        "events": [b'{"type":"task.ended.v1","seq":5}'],
+        "applied": [["9d1f2c3b-0000-5000-8000-0123456789ab", "researcher", 1]],
+    },
+    "RunInterruptedRecord": {"seq": 8, "events": []},
+    "RunCancellingRecord": {"seq": 8, "events": []},
+    "RunEndedRecord": {"seq": 9, "events": [], "status": "success"},
     "TaskOutcome": {"header": {"sender": _AGENT, "receiver": _COORDINATOR}, "context": {}},
 }
 

@@ -126,7 +126,7 @@ class Begun(RunRecord, frozen=True, kw_only=True):
     """The superstep after which the recursion limit is reached."""
 
 
-class RunStartedRecord(Begun, frozen=True, kw_only=True, tag="run.started.v1"):
+class RunStartedRecord(Begun, frozen=True, kw_only=True, tag="start.v1"):
     """A run began: from here on it is finished by whoever owns the thread."""
 
     graph: str
@@ -137,7 +137,7 @@ class RunStartedRecord(Begun, frozen=True, kw_only=True, tag="run.started.v1"):
     """Its span, which others continue."""
 
 
-class RunResumedRecord(Begun, frozen=True, kw_only=True, tag="run.resumed.v1"):
+class RunResumedRecord(Begun, frozen=True, kw_only=True, tag="resumption.v1"):
     """A run that waited for a human goes on."""
 
 
@@ -150,15 +150,15 @@ class SuperstepRecord(RunRecord, frozen=True, kw_only=True, tag="superstep.v1"):
     """The tasks of the superstep, in the order in which they ended."""
 
 
-class RunInterruptedRecord(RunRecord, frozen=True, kw_only=True, tag="run.interrupted.v1"):
+class RunInterruptedRecord(RunRecord, frozen=True, kw_only=True, tag="interruption.v1"):
     """A run waits for a human; nobody drives it until the answer comes."""
 
 
-class RunCancellingRecord(RunRecord, frozen=True, kw_only=True, tag="run.cancelling.v1"):
+class RunCancellingRecord(RunRecord, frozen=True, kw_only=True, tag="cancellation.v1"):
     """A run is to be called off, whoever drives it by then."""
 
 
-class RunEndedRecord(RunRecord, frozen=True, kw_only=True, tag="run.ended.v1"):
+class RunEndedRecord(RunRecord, frozen=True, kw_only=True, tag="end.v1"):
     """A run is over."""
 
     status: str
