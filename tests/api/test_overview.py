@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from langmesh.bus import history
+from langmesh.bus import reading
 from langmesh.client import overview
 from langmesh.client.eventlog import EventLog
 from langmesh.client.overview import Story
@@ -64,7 +64,7 @@ async def test_a_listing_reads_no_more_than_it_needs(mesh: LocalMesh):
     await store(mesh, 3, event(RunEnded, 3, 3, status="error"))
     await mesh.bus.flush()
     await mesh.bus.append(subjects.event("default", "g1", "t0", "garbage"), b"no event")
-    assert (await history.bounds(mesh.bus, EVENT.name))[1] == 2 * MANY + 2
+    assert (await reading.bounds(mesh.bus, EVENT.name))[1] == 2 * MANY + 2
 
     listing = await overview.recent(mesh.bus, "default", limit=3)
     assert [run.run_id for run in listing.runs] == ["r3", f"r{MANY - 1}", f"r{MANY - 2}"]
@@ -94,9 +94,9 @@ async def test_an_empty_stream_has_no_runs_and_a_missing_one_is_told(mesh: Local
     listing = await overview.recent(mesh.bus, "default")
     assert (listing.runs, listing.complete, listing.looked_at) == ([], True, 0)
     for read in (
-        history.bounds(mesh.bus, "NOSUCH"),
-        anext(history.read(mesh.bus, "NOSUCH", ">", last=9)),
-        history.seq_since(mesh.bus, "NOSUCH", "2026-01-01T00:00:00Z"),
+        reading.bounds(mesh.bus, "NOSUCH"),
+        anext(reading.read(mesh.bus, "NOSUCH", ">", last=9)),
+        reading.seq_since(mesh.bus, "NOSUCH", "2026-01-01T00:00:00Z"),
     ):
         with pytest.raises(MeshError) as caught:
             await read
@@ -110,7 +110,7 @@ async def test_a_range_of_a_stream_is_read_in_order(mesh: LocalMesh):
     pattern = subjects.events("default", "g0")
 
     async def seqs(first: int, last: int) -> list[int]:
-        found = history.read(mesh.bus, EVENT.name, pattern, first=first, last=last)
+        found = reading.read(mesh.bus, EVENT.name, pattern, first=first, last=last)
         return [message.seq async for message in found]
 
     assert await seqs(1, 9_999) == list(range(1, 1_201, 2))

@@ -1,7 +1,7 @@
 """NATS as the mesh uses it; the only package that imports the NATS client.
 
 ``client`` connects and publishes with acknowledgement, ``pull`` consumes work queues, ``tail``
-follows a stream in order, ``history`` and ``reading`` read what it keeps, ``streams`` creates what
+follows a stream in order, ``reading`` reads what it keeps, ``streams`` creates what
 ``langmesh.wire.streams`` declares, ``blobs`` keeps large values, and ``service`` answers requests.
 """
 

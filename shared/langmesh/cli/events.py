@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from langmesh.bus import Bus, connect, history
+from langmesh.bus import Bus, connect
 from langmesh.cli import progress
 from langmesh.cli.arguments import Since, since
 from langmesh.cli.terminal import fit, say, say_json, styled
@@ -41,7 +41,7 @@ async def command(args: argparse.Namespace, settings: Settings) -> int:
     mesh = state.find(settings, dict(os.environ))
     async with connect(mesh.nats_url, name="langmesh events") as bus:
         events = EventLog(bus, settings.tenant, graph=args.graph, thread=args.thread, run=args.run)
-        _, last = await history.bounds(bus, EVENT.name)
+        _, last = await reading.bounds(bus, EVENT.name)
         first = await _first(bus, args)
         if first is not None:
             async for told in events.stored(first, last):
@@ -61,7 +61,7 @@ async def _first(bus: Bus, args: argparse.Namespace) -> int | None:
         begin = Since(seconds=_DEFAULT_S)
     if begin.seq is not None:
         return int(begin.seq)
-    return await history.seq_since(bus, EVENT.name, ago_iso(begin.seconds))
+    return await reading.seq_since(bus, EVENT.name, ago_iso(begin.seconds))
 
 
 def _show(told: Told, *, as_json: bool) -> None:

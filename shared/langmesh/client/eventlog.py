@@ -8,7 +8,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Final, NamedTuple
 
-from langmesh.bus import Bus, history
+from langmesh.bus import Bus, reading
 from langmesh.bus.tail import Tail
 from langmesh.errors import MeshError
 from langmesh.wire import codec, subjects
@@ -65,16 +65,16 @@ class EventLog:
         Raises:
             MeshError: BROKER_UNAVAILABLE.
         """
-        reading = [
-            history.read(self._bus, EVENT.name, pattern, first=first, last=last)
+        parts = [
+            reading.read(self._bus, EVENT.name, pattern, first=first, last=last)
             for pattern in self._filters
         ]
         try:
-            async for message in _in_order(reading):
+            async for message in _in_order(parts):
                 if (told := self._told(*message)) is not None:
                     yield told
         finally:
-            for each in reading:
+            for each in parts:
                 await each.aclose()
 
     async def follow(self, first: int) -> AsyncGenerator[Told]:
@@ -109,11 +109,11 @@ class EventLog:
 
 
 async def _in_order(
-    reading: list[AsyncGenerator[history.Stored]],
-) -> AsyncIterator[history.Stored]:
+    parts: list[AsyncGenerator[reading.Stored]],
+) -> AsyncIterator[reading.Stored]:
     """Merge what comes in order of its sequences, one message of each held."""
     heads = {}
-    for each in reading:
+    for each in parts:
         with contextlib.suppress(StopAsyncIteration):
             heads[each] = await anext(each)
     while heads:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from langmesh.bus import Bus, history
+from langmesh.bus import Bus, reading
 from langmesh.client.asking import ask
 from langmesh.errors import MeshError
 from langmesh.wire import codec, subjects
@@ -157,14 +157,14 @@ async def recent(
         MeshError: BROKER_UNAVAILABLE.
     """
     pattern = subjects.events(tenant, graph, thread)
-    first, last = await history.bounds(bus, EVENT.name)
+    first, last = await reading.bounds(bus, EVENT.name)
     found: list[tuple[str, _Head]] = []
     seen: set[str] = set()
     looked_at, size = 0, _WINDOW
     while last >= first and len(found) < limit and looked_at < look_max:
         begin = max(first, last - size + 1)
         heads: dict[str, _Head] = {}
-        async for message in history.read(bus, EVENT.name, pattern, first=begin, last=last):
+        async for message in reading.read(bus, EVENT.name, pattern, first=begin, last=last):
             looked_at += 1
             if message.subject not in seen and (head := _head(message.body)) is not None:
                 # What is put in last stands last.
@@ -225,8 +225,8 @@ async def report(bus: Bus, tenant: str, run_id: str) -> RunReport:
     view = msgspec.convert(await ask(bus, tenant, "run.get", {"run_id": run_id}), RunView)
     subject = subjects.event(tenant, view.graph, view.thread_id, run_id)
     story = Story()
-    _, last = await history.bounds(bus, EVENT.name)
-    async for message in history.read(bus, EVENT.name, subject, last=last):
+    _, last = await reading.bounds(bus, EVENT.name)
+    async for message in reading.read(bus, EVENT.name, subject, last=last):
         story.take(codec.decode_event(message.body))
     return RunReport(
         run_id=run_id,

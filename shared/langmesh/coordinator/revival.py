@@ -126,5 +126,5 @@ async def _stored(bus: Bus, subject: str) -> list[tuple[int, bytes]]:
     while more:
         start = found[-1][0] + 1 if found else 1
         page, more = await read_page(bus, EVENT.name, subject, start_seq=start)
-        found += page
+        found += [(message.seq, message.body) for message in page]
     return found

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from langmesh.bus import Bus
-from langmesh.bus.reading import read_page
+from langmesh.bus.reading import Stored, read_page
 from langmesh.log.chain import BrokenChain, Chain, Link, Tail, empty, is_base, verify
 from langmesh.log.patience import patiently
 from langmesh.log.state import ThreadState
@@ -63,14 +63,14 @@ async def messages(
     """
     start, more = after_seq + 1, True
 
-    async def read() -> tuple[list[tuple[int, bytes]], bool]:
+    async def read() -> tuple[list[Stored], bool]:
         return await read_page(bus, LOG.name, chain.subject, start_seq=start)
 
     while more:
         page, more = await patiently(read, patience_s=patience_s)
-        for seq, body in page:
-            yield seq, body
-        start = page[-1][0] + 1 if page else start
+        for message in page:
+            yield message.seq, message.body
+        start = page[-1].seq + 1 if page else start
 
 
 async def records_of(link: Link, values: Values) -> list[Record | UnknownRecord]:
