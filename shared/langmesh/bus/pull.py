@@ -116,6 +116,7 @@ class PullConsumer:
         self._last_sign = monotonic()
         self._restart = asyncio.Event()
         self._shrunk = False
+        self._stopping = False
         self._pulling = False
         self._collecting: asyncio.TimerHandle | None = None
 
@@ -128,7 +129,11 @@ class PullConsumer:
             yield
         finally:
             forget()
+            self._stopping = True
             self._pause()
+            # The cancellation may be lost in the client's drain, where Python 3.11 drops one that
+            # comes together with an answer.
+            self._restart.set()
             keeper.cancel()
             await asyncio.gather(keeper, return_exceptions=True)
 
@@ -161,13 +166,13 @@ class PullConsumer:
             self._lent -= 1
 
     async def _keep_pulling(self) -> None:
-        while True:
+        while not self._stopping:
             self._restart.clear()
             inbox = self._inbox = self.bus.new_inbox()
             subscription = await self.bus.subscribe(inbox, self._on_message)
             self._requested = 0
             self._last_sign = monotonic()
-            self._pulling = True
+            self._pulling = not self._stopping
             try:
                 self._refill()
                 while not self._restart.is_set():
