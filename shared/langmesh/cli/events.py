@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from langmesh.bus import Bus, connect
+from langmesh.bus import Bus, connect, reading
 from langmesh.cli import progress
 from langmesh.cli.arguments import Since, since
 from langmesh.cli.terminal import fit, say, say_json, styled
