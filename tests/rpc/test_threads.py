@@ -43,6 +43,20 @@ async def test_the_history_of_a_thread(mesh: LocalMesh, ask: Asker) -> None:
             assert code == "invalid_field"
 
 
+async def test_runs_of_the_durability_exit_show_their_last_checkpoints(
+    mesh: LocalMesh, ask: Asker
+) -> None:
+    async with serving(mesh, LOOP):
+        for n in (1, 2):
+            started = await ask(
+                "run.start", graph="loop", input={"n": n}, thread_id="t1", durability="exit"
+            )
+            await ask("run.wait", run_id=started["run_id"])
+        told = await ask("thread.history", graph="loop", thread_id="t1")
+        assert [(each["superstep"], each["next"]) for each in told["states"]] == [(7, []), (3, [])]
+        assert told["states"][0] == await ask("thread.state", graph="loop", thread_id="t1")
+
+
 async def test_an_update_is_where_the_thread_goes_on(mesh: LocalMesh, ask: Asker) -> None:
     async with serving(mesh, LOOP):
         started = await ask("run.start", graph="loop", input={"n": 4}, thread_id="t1")

@@ -53,6 +53,8 @@ class Journal:
     last: LastRun | None = None
     submissions: set[tuple[str, int]] = field(default_factory=set)
     """Epoch and sequence of every submission that began or continued a run."""
+    hidden: set[str] = field(default_factory=set)
+    """Checkpoints that the thread's history does not show."""
 
     def apply(self, records: Iterable[Record | UnknownRecord]) -> None:
         """Take in the next records."""
@@ -72,9 +74,7 @@ class Journal:
             run.seq, run.events = record.seq, record.events
         match record:
             case SuperstepRecord():
-                run.step = record
-                run.supersteps += bool(record.applied)
-                run.tasks += len(record.applied)
+                self._step(run, record)
             case RunInterruptedRecord():
                 run.phase = "asking"
             case RunCancellingRecord():
@@ -85,6 +85,13 @@ class Journal:
                 run.begun, run.phase, run.step = record, "running", None
             case _:
                 pass
+
+    def _step(self, run: LastRun, record: SuperstepRecord) -> None:
+        if run.step is not None and run.begun.shows_last:
+            self.hidden.add(run.step.checkpoint_id)
+        run.step = record
+        run.supersteps += bool(record.applied)
+        run.tasks += len(record.applied)
 
 
 def gate(

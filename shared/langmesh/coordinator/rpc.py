@@ -169,7 +169,8 @@ class Rpc:
     async def _state(self, tenant: str, asked: rpc.GetState, _request: Request) -> rpc.ThreadState:
         loaded = self._loaded(tenant, asked.graph, asked.thread_id)
         async with self._reading(tenant, asked.graph, asked.thread_id) as thread:
-            snapshot = await loaded.compiled.aget_state(_config(thread.saver(loaded), thread))
+            saver = await _showing(thread, loaded)
+            snapshot = await loaded.compiled.aget_state(_config(saver, thread))
         if _checkpoint_id(snapshot) == "":
             raise _unknown_thread(asked.graph, asked.thread_id)
         return _state(asked.thread_id, snapshot)
@@ -179,7 +180,7 @@ class Rpc:
     ) -> rpc.ThreadHistory:
         loaded = self._loaded(tenant, asked.graph, asked.thread_id)
         async with self._reading(tenant, asked.graph, asked.thread_id) as thread:
-            saver = thread.saver(loaded)
+            saver = await _showing(thread, loaded)
             config = _config(saver, thread)
             if await saver.aget_tuple(config) is None:
                 raise _unknown_thread(asked.graph, asked.thread_id)
@@ -260,6 +261,11 @@ class Rpc:
             if last is not None and last.started.graph != graph:
                 raise _unknown_thread(graph, thread_id)
             yield thread
+
+
+async def _showing(thread: Thread, loaded: LoadedGraph) -> ThreadSaver:
+    """A checkpointer that shows what the durability modes of the thread's runs let be seen."""
+    return thread.saver(loaded, hidden=(await thread.journal()).hidden)
 
 
 def _config(saver: ThreadSaver, thread: Thread, checkpoint_id: str | None = None) -> Any:

@@ -368,6 +368,7 @@ class Run:
             "submit_seq": self.submitted.seq,
             "submission": self.submitted.body,
             "stop": loop.stop,
+            "shows_last": self.submitted.submission.durability == "exit",
         }
         if self.resumed:
             self.log.begin(RunResumedRecord, **fields)

@@ -8,7 +8,7 @@ far clients were told, all or nothing. What tasks write is in their slots until 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -30,7 +30,13 @@ from langmesh.clock import new_id
 from langmesh.log import ThreadLog, ThreadState
 from langmesh.log.chain import Tail
 from langmesh.log.values import Values
-from langmesh.wire.log import ChannelValue, ChannelWrite, Record, WritesRecord
+from langmesh.wire.log import (
+    ChannelValue,
+    ChannelWrite,
+    CheckpointRecord,
+    Record,
+    WritesRecord,
+)
 
 RecordsOf = Callable[[str], Awaitable[Sequence[Record]]]
 """Gives the records that go into one entry with a checkpoint of that id."""
@@ -47,6 +53,7 @@ class ThreadSaver(BaseCheckpointSaver[str]):
         serializer: A strict one, with the types of the graph's schemas.
         beside: Asked for what else is stated with each checkpoint.
         stored: Called when a checkpoint is stored.
+        hidden: Checkpoints that are not listed, nor told as another one's parent.
     """
 
     def __init__(
@@ -57,6 +64,7 @@ class ThreadSaver(BaseCheckpointSaver[str]):
         *,
         beside: RecordsOf | None = None,
         stored: Callable[[], None] = lambda: None,
+        hidden: Collection[str] = (),
     ) -> None:
         super().__init__(serde=serializer)
         self._log = log
@@ -64,6 +72,7 @@ class ThreadSaver(BaseCheckpointSaver[str]):
         self._strict = StrictSerde(serializer)
         self._beside = beside
         self._stored = stored
+        self._hidden = hidden
         self._writes: list[WritesRecord] = []
         """Writes that are in no entry yet."""
         self._commits: dict[str, asyncio.Future[Tail]] = {}
@@ -127,6 +136,8 @@ class ThreadSaver(BaseCheckpointSaver[str]):
         given = 0
         for checkpoint_id in sorted(state.checkpoints, reverse=True):
             if (only and checkpoint_id != only) or (bound and checkpoint_id >= bound):
+                continue
+            if checkpoint_id in self._hidden and not only:
                 continue
             if limit is not None and given >= limit:
                 return
@@ -248,4 +259,15 @@ class ThreadSaver(BaseCheckpointSaver[str]):
                 for task, write in stored.writes
             ],
         )
+        if stored.record.parent_id in self._hidden:
+            parent = await self._shown_parent(stored.record)
+            inline = inline._replace(
+                record=msgspec.structs.replace(stored.record, parent_id=parent)
+            )
         return codec.decode_tuple(self._strict, self._log.chain, inline)
+
+    async def _shown_parent(self, record: CheckpointRecord) -> str:
+        """The nearest ancestor that the history shows; empty if there is none."""
+        state = await self._log.load()
+        shown = (each for each in state.ancestors(record.checkpoint_id) if each not in self._hidden)
+        return next(shown, "")

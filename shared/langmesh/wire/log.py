@@ -124,6 +124,8 @@ class Begun(RunRecord, frozen=True, kw_only=True):
     """The submission as it was published, JSON."""
     stop: int
     """The superstep after which the recursion limit is reached."""
+    shows_last: bool = False
+    """Whether the thread's history shows only the last checkpoint: the durability mode ``exit``."""
 
 
 class RunStartedRecord(Begun, frozen=True, kw_only=True, tag="start.v1"):
