@@ -74,7 +74,7 @@ class StrictSerde:
 
     def __init__(self, serializer: SerializerProtocol) -> None:
         _check(serializer)
-        self._serializer = serializer
+        self.serializer = serializer
         inner = serializer.serde if isinstance(serializer, EncryptedSerializer) else serializer
         # What this serializer reads but never writes can only be forged.
         self._kinds = _PLAIN_KINDS if isinstance(inner, JsonPlusSerializer) else None
@@ -86,7 +86,7 @@ class StrictSerde:
             MeshError: VALUE_NOT_SERIALIZABLE.
         """
         try:
-            kind, data = self._serializer.dumps_typed(value)
+            kind, data = self.serializer.dumps_typed(value)
         except Exception as exc:
             raise MeshError(
                 ErrorCode.VALUE_NOT_SERIALIZABLE,
@@ -112,7 +112,7 @@ class StrictSerde:
             )
         with noting_blocked_types() as blocked:
             try:
-                decoded = self._serializer.loads_typed((value.kind, value.data))
+                decoded = self.serializer.loads_typed((value.kind, value.data))
             except Exception as exc:
                 raise MeshError(
                     ErrorCode.VALUE_NOT_SERIALIZABLE, f"{what}: cannot be decoded: {exc}"

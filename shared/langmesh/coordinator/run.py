@@ -197,9 +197,8 @@ class Run:
                 await self._end("cancelled")
                 return
         try:
-            if not await self._is_at_gate():
-                await self._loop()
-            await self._conclude()
+            loop = None if await self._is_at_gate() else await self._loop()
+            await self._conclude(loop)
         except asyncio.CancelledError:
             assert self._driver is not None
             if self._is_called_off():
@@ -229,8 +228,16 @@ class Run:
         log.info("run %s failed: %s", self.id, exc, extra=ids)
         await self._end("error", error=error_info(exc), cause=exc)
 
-    async def _conclude(self) -> None:
-        """Tell where the loop stopped: at its end, or for a human."""
+    async def _conclude(self, loop: compat.AsyncPregelLoop | None) -> None:
+        """Tell where the loop stopped: at its end, or for a human.
+
+        Args:
+            loop: The loop; None if a coordinator before drove it.
+        """
+        if loop is not None and loop.status == "done":
+            output = compat.output_of(loop, self.loaded.compiled.output_channels)
+            await self._end("success", output=output)
+            return
         state = await self.loaded.compiled.aget_state(self._runnable_config())
         if not state.next:
             await self._end("success", output=self._output(state.values))
@@ -306,7 +313,9 @@ class Run:
             interrupt_before=topology.interrupt_before,
         )
 
-    async def _loop(self) -> None:
+    async def _loop(self) -> compat.AsyncPregelLoop:
+        """Run LangGraph's loop until it stops."""
+        loops: list[compat.AsyncPregelLoop] = []
         submission = self.submitted.submission
         wanted = submission.stream_mode
         modes = ["updates"] if wanted is None else [wanted] if isinstance(wanted, str) else wanted
@@ -342,10 +351,14 @@ class Run:
                 return
             self.events.emit(StreamPart, mode=mode, namespace=list(namespace), data=data)
 
+        def on_loop(loop: compat.AsyncPregelLoop) -> None:
+            loops.append(loop)
+            self._on_loop(loop)
+
         config["configurable"] |= {
             compat.DISPATCH_KEY: tasks.dispatch,
             compat.LOOP_KEY: compat.LoopHook(
-                compat.StreamProtocol(on_chunk, own), self._on_loop, self.log.put
+                compat.StreamProtocol(on_chunk, own), on_loop, self.log.put
             ),
         }
         # What is told is told when it happens: the log fixes it with the checkpoint that follows.
@@ -357,6 +370,7 @@ class Run:
             durability="async",
         ):
             pass
+        return loops[0]
 
     def _on_loop(self, loop: compat.AsyncPregelLoop) -> None:
         """Keep the recursion limit of the run's beginning; note it if this is the beginning."""

@@ -21,7 +21,6 @@ from langgraph.checkpoint.base import (
     CheckpointTuple,
     DeltaChannelHistory,
 )
-from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from langmesh.checkpoint import codec
 from langmesh.checkpoint.codec import Stored
@@ -50,7 +49,7 @@ class ThreadSaver(BaseCheckpointSaver[str]):
     Args:
         log: The thread's log, loaded.
         values: Where large values are kept.
-        serializer: A strict one, with the types of the graph's schemas.
+        serde: Allows the types of the graph's schemas.
         beside: Asked for what else is stated with each checkpoint.
         stored: Called when a checkpoint is stored.
         hidden: Checkpoints that are not listed, nor told as another one's parent.
@@ -60,16 +59,16 @@ class ThreadSaver(BaseCheckpointSaver[str]):
         self,
         log: ThreadLog,
         values: Values,
-        serializer: SerializerProtocol,
+        serde: StrictSerde,
         *,
         beside: RecordsOf | None = None,
         stored: Callable[[], None] = lambda: None,
         hidden: Collection[str] = (),
     ) -> None:
-        super().__init__(serde=serializer)
+        super().__init__(serde=serde.serializer)
         self._log = log
         self._values = values
-        self._strict = StrictSerde(serializer)
+        self._strict = serde
         self._beside = beside
         self._stored = stored
         self._hidden = hidden

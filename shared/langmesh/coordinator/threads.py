@@ -79,7 +79,7 @@ class Thread:
 
     def saver(self, loaded: LoadedGraph, **options: Any) -> ThreadSaver:
         """A checkpointer for the thread, which decodes by a graph's schemas."""
-        return ThreadSaver(self.log, self.logs.values, loaded.serde.serializer, **options)
+        return ThreadSaver(self.log, self.logs.values, loaded.serde.strict, **options)
 
 
 class Threads:

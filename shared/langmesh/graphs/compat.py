@@ -45,6 +45,7 @@ from langgraph.errors import ParentCommand
 from langgraph.managed.base import is_managed_value
 from langgraph.pregel import Pregel, _retry, _runner
 from langgraph.pregel._algo import LazyAtomicCounter, PregelTaskWrites, local_read
+from langgraph.pregel._io import read_channels
 from langgraph.pregel._loop import AsyncPregelLoop
 from langgraph.pregel._messages import StreamMessagesHandler
 from langgraph.pregel._read import PregelNode
@@ -86,6 +87,7 @@ __all__ = [
     "check",
     "install_seam",
     "managed_of",
+    "output_of",
     "reader",
     "run_attempt",
     "scratchpad",
@@ -128,6 +130,7 @@ _SIGNATURES: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
         local_read,
         ("scratchpad", "channels", "managed", "task", "select", "fresh"),
     ),
+    "_io.read_channels": (read_channels, ("channels", "select", "skip_empty")),
     "_scratchpad.PregelScratchpad": (
         PregelScratchpad,
         (
@@ -202,6 +205,11 @@ def install_seam() -> None:
     check()
     setattr(_runner, "arun_with_retry", _seam)  # noqa: B010  the name is imported there, not exported
     setattr(AsyncPregelLoop, "__aenter__", _entered)  # noqa: B010  likewise
+
+
+def output_of(loop: AsyncPregelLoop, channels: str | Sequence[str]) -> Any:
+    """What the loop's graph returns as the state stands."""
+    return read_channels(loop.channels, channels)
 
 
 def is_listened_to() -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from langmesh.bus.blobs import Blobs
-from langmesh.checkpoint.strict import noting_blocked_types, strict_serializer
+from langmesh.checkpoint.strict import StrictSerde, noting_blocked_types, strict_serializer
 from langmesh.errors import ErrorCode, MeshError
 from langmesh.wire.codec import BLOB_BYTES_MIN
 from langmesh.wire.messages import Value
@@ -24,6 +24,8 @@ class Serde:
 
     def __init__(self, allowed: set[tuple[str, ...]]) -> None:
         self.serializer = strict_serializer(allowed)
+        self.strict = StrictSerde(self.serializer)
+        """The same for what is stored."""
 
     def encode(self, value: Any, *, what: str) -> Value:
         """Encode one value; ``what`` names it in errors, e.g. ``state channel 'draft'``.
