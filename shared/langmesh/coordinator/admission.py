@@ -262,7 +262,8 @@ class Admission:
             body=delivery.body,
             submission=submission,
         )
-        async with self.threads.using(names.tenant, thread_id) as thread:
+        is_new = submission.thread_id is None and not self._may_be_begun(delivery)
+        async with self.threads.using(names.tenant, thread_id, is_new=is_new) as thread:
             if await self._is_known(thread, submitted):
                 return None
             await self._check_graph(thread, names.graph)
@@ -340,7 +341,7 @@ class Admission:
 
     async def _earlier(self, subject: str, delivery: Delivery) -> tuple[int, int, bool, bool]:
         """What an earlier life of the run has written: (seq, stream sequence, restarted, over)."""
-        if delivery.deliveries == 1 and not self._may_exist(delivery):
+        if not self._may_exist(delivery):
             return 0, 0, False, False
         last = await self._bus.last(EVENT.name, subject)
         if last is None:
@@ -362,7 +363,11 @@ class Admission:
         A chosen run_id may have been used; and a broker that crashed may have forgotten deliveries
         of what it held then.
         """
-        return delivery.stream_seq <= self._doubtful_until or b'"run_id"' in delivery.body
+        return self._may_be_begun(delivery) or b'"run_id"' in delivery.body
+
+    def _may_be_begun(self, delivery: Delivery) -> bool:
+        """Whether a submission may have been delivered before."""
+        return delivery.deliveries > 1 or delivery.stream_seq <= self._doubtful_until
 
     def _doubt(self) -> None:
         self._doubtful_until = sys.maxsize

@@ -96,6 +96,8 @@ class EventWriter:
         self._holds: deque[int] = deque()
         """Numbers of the last events before what waits for a release, oldest first."""
         self._stopped = False
+        self._large = 0
+        """How many events of the queue are too large as they are."""
         self._shrinking = asyncio.Lock()
         self._body: bytes | None = None
         """The event on its way."""
@@ -134,6 +136,7 @@ class EventWriter:
             self._queue.append(codec.encode_json(event))
         except MeshError:
             self._queue.append(event)
+            self._large += 1
         self._wake()
 
     def hold(self) -> None:
@@ -171,7 +174,8 @@ class EventWriter:
         Args:
             seq: Only those up to this number.
         """
-        await self._shrink()
+        if self._large:
+            await self._shrink()
         bodies = [body for body in self._queue if isinstance(body, bytes)]
         if self._body is not None:
             bodies.insert(0, self._body)
@@ -280,6 +284,7 @@ class EventWriter:
                 body = await self._shrunk(event)
                 place = next(i for i, each in enumerate(self._queue) if each is event)
                 self._queue[place] = body
+                self._large -= 1
 
     async def _shrunk(self, event: Event) -> bytes:
         """An event that fits into a message."""

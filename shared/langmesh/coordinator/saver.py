@@ -29,6 +29,7 @@ from langmesh.clock import new_id
 from langmesh.log import ThreadLog, ThreadState
 from langmesh.log.chain import Tail
 from langmesh.log.values import Values
+from langmesh.wire.codec import BLOB_BYTES_MIN
 from langmesh.wire.log import (
     ChannelValue,
     ChannelWrite,
@@ -36,6 +37,7 @@ from langmesh.wire.log import (
     Record,
     WritesRecord,
 )
+from langmesh.wire.messages import Value
 
 RecordsOf = Callable[[str], Awaitable[Sequence[Record]]]
 """Gives the records that go into one entry with a checkpoint of that id."""
@@ -185,10 +187,13 @@ class ThreadSaver(BaseCheckpointSaver[str]):
         for channel, version in codec.channels_to_store(state, checkpoint, new_versions).items():
             what = f"state channel {channel!r}"
             value = self._strict.encode(checkpoint["channel_values"][channel], what=what)
-            values.append(ChannelValue(channel, version, await self._values.stow(value)))
+            values.append(ChannelValue(channel, version, await self._stowed(value)))
         record = msgspec.structs.replace(record, values=values)
         beside = await self._beside(checkpoint["id"]) if self._beside is not None else ()
         return await self._log.append_nowait([*self.take_writes(), record, *beside])
+
+    async def _stowed(self, value: Value) -> Value:
+        return value if len(value.data) < BLOB_BYTES_MIN else await self._values.stow(value)
 
     async def aput_writes(
         self,
@@ -205,7 +210,7 @@ class ThreadSaver(BaseCheckpointSaver[str]):
         place = codec.place_of(config)
         record = codec.encode_writes(self._strict, place, writes, task_id, task_path)
         stowed = [
-            ChannelWrite(each.index, each.channel, await self._values.stow(each.value))
+            ChannelWrite(each.index, each.channel, await self._stowed(each.value))
             for each in record.writes
         ]
         self._writes.append(msgspec.structs.replace(record, writes=stowed))

@@ -110,8 +110,13 @@ class Threads:
         return self._threads.get((tenant, name))
 
     @contextlib.asynccontextmanager
-    async def using(self, tenant: str, name: str) -> AsyncIterator[Thread]:
+    async def using(self, tenant: str, name: str, *, is_new: bool = False) -> AsyncIterator[Thread]:
         """A thread with its log loaded, which is not forgotten while the block runs.
+
+        Args:
+            tenant: Whose.
+            name: Its name.
+            is_new: Whether its name was made for it just now, so that there is nothing to load.
 
         Raises:
             MeshError: INVALID_NAME, BROKEN_CHAIN, BROKER_UNAVAILABLE.
@@ -122,6 +127,8 @@ class Threads:
             logs = self._logs_of(tenant)
             thread = Thread(tenant, name, logs.own(name, epoch=self._epoch), logs)
             self._threads[key] = thread
+            if is_new:
+                thread.log.begin()
         self._threads.move_to_end(key)
         thread.users += 1
         try:

@@ -125,6 +125,14 @@ class ThreadLog:
         assert self._state is not None
         return self._state
 
+    def begin(self) -> None:
+        """Take the chain for empty without a look, as one that has just been named.
+
+        If it is not, the first append finds out: an owner is fenced then.
+        """
+        if self._state is None and self._failure is None:
+            self._adopt(Scan(empty(self.chain)))
+
     async def refresh(self) -> ThreadState:
         """The folded chain as of now: one request, and the rest only if another process wrote.
 
