@@ -20,7 +20,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
-import langmesh
 from langmesh.errors import ErrorCode, MeshError
 from langmesh.graphs.lazy import lazy_body
 from langmesh.graphs.loading import LoadedGraph, load
@@ -30,7 +29,7 @@ _INSTALLED: Final = frozenset(
     Path(folder).resolve()
     for folder in (
         *(sysconfig.get_path(scheme) for scheme in ("stdlib", "purelib", "platlib")),
-        *langmesh.__path__,
+        str(Path(__file__).parents[1]),
     )
 )
 _importing = threading.Lock()
