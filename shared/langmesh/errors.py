@@ -36,6 +36,7 @@ class ErrorCode(StrEnum):
     RECURSION_LIMIT = "recursion_limit"
     RUN_CANCELLED = "run_cancelled"
     BUSY = "busy"
+    CONFLICT = "conflict"
     INTERNAL = "internal"
     BROKER_UNAVAILABLE = "broker_unavailable"
     REGISTRY_UNAVAILABLE = "registry_unavailable"
@@ -173,6 +174,11 @@ CATALOGUE: dict[ErrorCode, ErrorSpec] = {
         "The coordinator or the thread has as much to do as it takes at once, or it stops.",
         True,
         "Ask again in a moment.",
+    ),
+    ErrorCode.CONFLICT: ErrorSpec(
+        "The item has another revision than the one that the write was to replace.",
+        True,
+        "Read it again and decide anew.",
     ),
     ErrorCode.INTERNAL: ErrorSpec(
         "langmesh itself failed.", True, "Report it with the run id and the coordinator's log."

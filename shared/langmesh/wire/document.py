@@ -17,7 +17,18 @@ from typing import Any
 
 import msgspec
 
-from langmesh.wire import codec, examples, foreign, messages, names, rpc, streams, subjects, tables
+from langmesh.wire import (
+    codec,
+    examples,
+    foreign,
+    items,
+    messages,
+    names,
+    rpc,
+    streams,
+    subjects,
+    tables,
+)
 
 PAGE = Path(__file__).parents[3] / "docs" / "protocol.md"
 
@@ -50,6 +61,7 @@ _WHO = (
         "–, msgpack",
     ),
     ("coordinator", "[`dead.v1`](#deadv1)", "operators", "DEAD, JSON"),
+    ("anyone", "[items of a store](#store)", "anyone", "STORE, JSON"),
 )
 _PLAIN: tuple[type[Any], ...] = (
     messages.Submission,
@@ -210,6 +222,23 @@ responders. A client that hears nothing may ask again; with ids of its own (`run
 named `{rpc.SERVICE}`, so that `nats micro ls` and `nats micro stats` show it.
 """
 
+_STORE = """\
+## Store
+
+Long-term memory that all graphs of a tenant share: one JSON message per key, which replaces the
+one before.
+
+- Labels and keys may be any text. Where a token cannot hold it, the token is `h--` and a digest
+  (BLAKE2b, 240 bits, base32hex); all labels behind the {labels_max}th share one that begins with
+  `n--`. The body has the names.
+- To put, read the subject's last message with a direct get, take over `created_at` and
+  `first_seq`, and publish with `Nats-Expected-Last-Subject-Sequence`.
+- To delete, publish [`store.deleted.v1`](#storedeletedv1) with the headers
+  `{marker}: {reason}` and `{ttl}: {marker_ttl_s}`. Deleting or purging messages of the stream is
+  not noticed by those who follow it.
+- An empty message says that an item expired.
+"""
+
 _ERRORS = """\
 ## Errors
 
@@ -237,6 +266,7 @@ def render() -> str:
             foreign.chapter(),
             _requests(),
             _messages(),
+            _store(),
             f"{_ERRORS}\n{tables.error_table()}\n",
         ]
     )
@@ -309,6 +339,17 @@ def _requests() -> str:
     return "\n".join(
         [_REQUESTS, f"{tables.verb_table()}\n", *(_struct(kind) for kind in tables.structs(rpc))]
     )
+
+
+def _store() -> str:
+    head = _STORE.format(
+        labels_max=subjects.STORE_LABELS_MAX,
+        marker=items.MARKER_HEADER,
+        reason=items.MARKER_REASON,
+        ttl=items.TTL_HEADER,
+        marker_ttl_s=streams.STORE.marker_ttl_s,
+    )
+    return "\n".join([head, *(_struct(kind) for kind in tables.structs(items))])
 
 
 def _messages() -> str:

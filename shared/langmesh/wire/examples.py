@@ -47,6 +47,7 @@ _BY_NAME: dict[str, Any] = {
     "attempt": 1,
     "cap": CAP,
     "caps": [CAP],
+    "created_at": TIME,
     "checkpoint_id": "1f0b2c3d-0000-6000-8001-0123456789ab",
     "checkpoint_ns": f"{NODE}:2f6d0a3e",
     "coordinator": _COORDINATOR,
@@ -78,6 +79,8 @@ _BY_NAME: dict[str, Any] = {
     "time": TIME,
     "trace_id": TRACE,
     "traceparent": f"00-{TRACE}-00f067aa0ba902b7-01",
+    "updated_at": TIME,
+    "write": "5b8efc1d2a7049d3b6c01f2e3d4a5968",
     "triggers": [f"branch:to:{NODE}"],
 }
 
@@ -137,6 +140,14 @@ _CHOSEN: dict[str, dict[str, Any]] = {
         "run_id": RUN,
         "task_id": "2f6d0a3e-5f4b-0c1d-9e8f-7a6b5c4d3e2f",
     },
+    "StoreItem": {
+        "namespace": ["users", "ada"],
+        "key": "style",
+        "value": {"likes": "short answers"},
+        "ttl_s": 3600,
+        "vectors": {"format": "f32", "dims": 2, "data": b"\x00\x00\x80?\x00\x00\x00\x00"},
+    },
+    "StoreDeleted": {"namespace": ["users", "ada"], "key": "style"},
     "StartRun": {"input": {"question": "Why NATS?"}, "thread_id": THREAD},
     "WaitRun": {"timeout_s": 10.0},
     "ResumeRun": {"resume": {"approved": True}},
