@@ -62,9 +62,7 @@ STEP = st.one_of(
     DELETE,
     BATCH,
     st.tuples(st.just("get"), NAMESPACE, KEY),
-    st.tuples(
-        st.just("search"), PREFIX, st.fixed_dictionaries({"filter": FILTER, **PAGE})
-    ),
+    st.tuples(st.just("search"), PREFIX, st.fixed_dictionaries({"filter": FILTER, **PAGE})),
     st.tuples(
         st.just("list"),
         st.fixed_dictionaries(
@@ -118,9 +116,7 @@ def elsewhere() -> Iterator[Elsewhere]:
         async with local_mesh() as mesh:
             loop = asyncio.get_running_loop()
             over.append(asyncio.Event())
-            made.append(
-                Elsewhere(loop, mesh.bus, (f"tenant {each}" for each in itertools.count()))
-            )
+            made.append(Elsewhere(loop, mesh.bus, (f"tenant {each}" for each in itertools.count())))
             ready.set()
             await over[0].wait()
 

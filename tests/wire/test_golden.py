@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from langmesh.errors import MeshError
-from langmesh.wire import codec, examples, messages, rpc
+from langmesh.wire import codec, examples, items, messages, rpc
 
 GOLDEN = Path(__file__).with_name("golden")
 INTERNAL = {
@@ -23,11 +23,12 @@ OTHERS = {
     kind.__struct_config__.tag: kind
     for kind in (messages.RunRejected, messages.Chunk, messages.DeadLetter)
 }
+STORED = {kind.__struct_config__.tag: kind for kind in (items.StoreItem, items.StoreDeleted)}
 REQUESTS = {f"{name}.request": verb.request for name, verb in rpc.VERBS.items()}
 REPLIES = {f"{name}.reply": verb.reply for name, verb in rpc.VERBS.items()}
 RPC = {**REQUESTS, **REPLIES, "rpc.error": rpc.RpcError}
 PLAIN = {"task.execute.v1.plain": messages.PlainTask}
-ALL = {"submission": messages.Submission, **INTERNAL, **EVENTS, **OTHERS, **PLAIN, **RPC}
+ALL = {"submission": messages.Submission, **INTERNAL, **EVENTS, **OTHERS, **STORED, **PLAIN, **RPC}
 STRICT = {"submission", *REQUESTS}
 
 
@@ -38,6 +39,8 @@ def decode(name: str, body: bytes):
         return codec.decode_event(body)
     if name == "submission":
         return codec.decode_submission(body)
+    if name in STORED:
+        return codec.decode_stored(body)
     if name in REQUESTS:
         return codec.decode_request(REQUESTS[name], body)
     return codec.decode_json(ALL[name], body)

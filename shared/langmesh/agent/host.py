@@ -20,6 +20,7 @@ from langmesh.bus.pull import PullConsumer
 from langmesh.errors import MeshError
 from langmesh.graphs.directory import locate, revisions
 from langmesh.graphs.loading import LoadedGraph, load
+from langmesh.graphs.stores import Stores
 from langmesh.registry import keys, policies, records
 from langmesh.registry.etcd import Etcd
 from langmesh.registry.records import State
@@ -59,6 +60,7 @@ class _HostedNode:
         lifeline: Lifeline,
         place: NodePlace,
         loaded: LoadedGraph,
+        stores: Stores,
     ) -> None:
         settings = service.settings
         graph = loaded.topology.graph
@@ -70,7 +72,9 @@ class _HostedNode:
         self._capacity = self._usual
         self._bus = bus
         self.key = keys.agent(settings.tenant, graph, place.node, service.instance)
-        revisions = NodeRevisions(etcd, loaded, place.node, Blobs(bus), body=place.body)
+        revisions = NodeRevisions(
+            etcd, loaded, place.node, Blobs(bus), body=place.body, stores=stores
+        )
         self.executor = NodeExecutor(service, bus, lifeline, revisions, self._release)
         subject = subjects.execution(settings.tenant, graph, place.node, self._release)
         self._consumer = PullConsumer(
@@ -145,12 +149,14 @@ async def hosting(service: Service, places: Sequence[NodePlace]) -> AsyncIterato
         contextlib.AsyncExitStack() as around,
     ):
         lifeline = Lifeline(settings, service.instance)
+        stores = Stores(bus, settings.tenant)
+        around.push_async_callback(stores.aclose)
         graphs = {
             graph: await _load(etcd, settings.tenant, graph)
             for graph in {place.graph for place in places}
         }
         nodes = [
-            _HostedNode(service, bus, etcd, lifeline, place, graphs[place.graph])
+            _HostedNode(service, bus, etcd, lifeline, place, graphs[place.graph], stores)
             for place in places
         ]
         configuration = await around.enter_async_context(following(etcd, settings))

@@ -99,7 +99,12 @@ class Tail:
 
     async def _follow(self, first: asyncio.Future[None]) -> None:
         self._inbox = self._bus.new_inbox()
-        subscription = await self._bus.subscribe(self._inbox, self._on_message)
+        try:
+            subscription = await self._bus.subscribe(self._inbox, self._on_message)
+        except nats.errors.Error as exc:
+            raise MeshError(
+                ErrorCode.BROKER_UNAVAILABLE, f"cannot follow {self._stream}: {exc}"
+            ) from exc
         name = f"tail-{new_id()[:16]}"
         try:
             self._consumer_seq = 0

@@ -254,7 +254,7 @@ class NatsStore(BaseStore):
 
     async def _get(self, op: GetOp) -> Item | None:
         namespace, key = tuple(op.namespace), plain_name(op.key, field="key")
-        entry = await patiently(lambda: self._writer.last(namespace, key))
+        entry = await patiently(self._bus, lambda: self._writer.last(namespace, key))
         if entry is None:
             return None
         if op.refresh_ttl:
@@ -268,7 +268,7 @@ class NatsStore(BaseStore):
         query = None
         if op.query and self._index is not None:
             query = await self._index.embed_query(op.query)
-        replica = await patiently(lambda: self._replicas.current(prefix))
+        replica = await patiently(self._bus, lambda: self._replicas.current(prefix))
         candidates = replica.tree.below(prefix)
         if op.filter:
             candidates = await _filtered(candidates, op.filter)
@@ -285,7 +285,7 @@ class NatsStore(BaseStore):
     async def _list_namespaces(self, op: ListNamespacesOp) -> list[tuple[str, ...]]:
         conditions = op.match_conditions or ()
         prefix = matching.literal_prefix(conditions)
-        replica = await patiently(lambda: self._replicas.current(prefix))
+        replica = await patiently(self._bus, lambda: self._replicas.current(prefix))
         return matching.select_namespaces(
             replica.tree.namespaces(prefix),
             conditions,
@@ -318,7 +318,7 @@ class NatsStore(BaseStore):
             return
         async with self._standing:
             if not self._stands:
-                await patiently(lambda: ensure_stream(self._bus, STORE))
+                await patiently(self._bus, lambda: ensure_stream(self._bus, STORE))
                 self._stands = True
 
     def _from_elsewhere(self, call: Coroutine[Any, Any, _T]) -> Future[_T]:

@@ -75,14 +75,14 @@ def _plain(value: Any, depth: int) -> Any:
         return _plain_dict(value, depth)
     if isinstance(value, list | tuple):
         return _plain_list(value, depth)
-    raise _Unfit(f"a {type(value).__name__} is not JSON")
+    raise _Unfit(f"a value of type {type(value).__name__} is not JSON")
 
 
 def _plain_dict(value: dict[Any, Any], depth: int) -> dict[str, Any]:
     copy: dict[str, Any] = {}
     for key, item in dict.items(value):
         if not isinstance(key, str):
-            raise _Unfit(f"the key {key!r} is a {type(key).__name__}, not a string")
+            raise _Unfit(f"the key {key!r} is of type {type(key).__name__}, not a string")
         try:
             copy[_plain_text(key)] = _plain(item, depth + 1)
         except _Unfit as exc:

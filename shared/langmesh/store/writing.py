@@ -65,7 +65,7 @@ class Write:
         return replace(self, vectors=vectors)
 
 
-async def patiently(operation: Callable[[], Awaitable[_T]]) -> _T:
+async def patiently(bus: Bus, operation: Callable[[], Awaitable[_T]]) -> _T:
     """Repeat a read while nats-server does not answer.
 
     Raises:
@@ -76,9 +76,13 @@ async def patiently(operation: Callable[[], Awaitable[_T]]) -> _T:
         try:
             return await operation()
         except MeshError as exc:
-            if exc.code is not ErrorCode.BROKER_UNAVAILABLE or clock.monotonic() > deadline:
+            if not _may_pass(bus, exc) or clock.monotonic() > deadline:
                 raise
         await asyncio.sleep(_PAUSE_S)
+
+
+def _may_pass(bus: Bus, exc: MeshError) -> bool:
+    return exc.code is ErrorCode.BROKER_UNAVAILABLE and not bus.client.is_closed
 
 
 class Writer:
@@ -119,8 +123,8 @@ class Writer:
                 seq, said = await self._said(subject)
                 if said is not None and said.write == token:
                     return said.revision if isinstance(said, Entry) else 0
-                if unsure_at is not None and unsure_at != seq:
-                    return _overwritten(write)
+                if unsure_at not in (None, seq):
+                    break
                 entry = said if isinstance(said, Entry) else None
                 _check_revision(write, entry)
                 if write.value is None and entry is None:
@@ -134,9 +138,10 @@ class Writer:
                     unsure_at = seq
                     raise
             except MeshError as exc:
-                if exc.code is not ErrorCode.BROKER_UNAVAILABLE or clock.monotonic() > deadline:
+                if not _may_pass(self._bus, exc) or clock.monotonic() > deadline:
                     raise
             await asyncio.sleep(_PAUSE_S)
+        return _overwritten(write)
 
     async def prolong(self, entry: Entry) -> None:
         """Begin an item's time to live anew, unless it has changed or gone since it was read."""
