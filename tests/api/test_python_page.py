@@ -27,6 +27,7 @@ async def test_the_programs_of_the_page(mesh: LocalMesh, tmp_path: Path):
         "weather.py",
         "ask.py",
         "script.py",
+        "remember.py",
     }
     env = {**mesh.environ, "PYTHONPATH": f"{tmp_path}:{mesh.environ['PYTHONPATH']}"}
     children = [mesh.spawn(name, *command, env=env) for name, command in SERVICES.items()]
@@ -55,3 +56,7 @@ async def test_the_programs_of_the_page(mesh: LocalMesh, tmp_path: Path):
         "success",
     ]
     assert await output("script.py") == [str(["Rome: sun"])]
+    assert await output("remember.py") == [
+        str(["likes tea", "plays chess"]),
+        "put ('notes', 'ada') likes tea",
+    ]

@@ -17,7 +17,7 @@ from langmesh.store.tree import Tree
 from langmesh.testing import LocalMesh
 from langmesh.wire.items import ItemVectors
 
-ROOM = 12_000
+ROOM = 18_000
 PAGE = {"limit": 100}
 
 
