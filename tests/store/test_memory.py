@@ -110,11 +110,21 @@ async def test_only_what_is_searched_is_followed(mesh: LocalMesh, store: NatsSto
             pass
 
 
-async def test_who_closes_during_a_search_is_told(mesh: LocalMesh, store: NatsStore):
-    await store._replicas.current(())
+async def test_who_searches_while_it_is_closed_is_told(mesh: LocalMesh, store: NatsStore):
+    await fill(store, "a")
+    searches = [asyncio.create_task(store.asearch((label,))) for label in "abc"]
+    while not store._replicas.prefixes:
+        await asyncio.sleep(0)
     await store.aclose()
     assert store._replicas.prefixes == []
-    assert await store.asearch(()) == []
+    assert store._replicas.size == 0
+    for done in await asyncio.gather(*searches, return_exceptions=True):
+        assert isinstance(done, list) or done.code is ErrorCode.NOT_RUNNING
+    await store.aclose()
+    info = await mesh.bus.client.jetstream().stream_info("STORE")
+    async with asyncio.timeout(30):
+        while info.state.consumer_count:
+            info = await mesh.bus.client.jetstream().stream_info("STORE")
 
 
 NOW = datetime.fromisoformat(now_iso())

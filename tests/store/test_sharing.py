@@ -126,6 +126,12 @@ async def test_deletions_leave_only_markers_that_expire(mesh: LocalMesh, store: 
     assert marker.headers["Nats-Marker-Reason"] == "Remove"
 
 
+async def test_thousands_in_one_batch(store: NatsStore):
+    await store.abatch([PutOp(("many",), f"k{n}", {"n": n}) for n in range(3000)])
+    found = await store.abatch([GetOp(("many",), f"k{n}") for n in range(3000)])
+    assert [item.value["n"] for item in found] == list(range(3000))
+
+
 def foreign(number: int) -> tuple[str, bytes]:
     """An item as a program in another language writes it."""
     name = (("many", f"n{number % 100}"), f"k{number}")

@@ -80,6 +80,22 @@ def test_what_json_would_write_becomes_plain():
     assert {type(each) for each in plain.values()} == {str, int, float, list, bool}
 
 
+@pytest.mark.parametrize("leaf", [1, "x", None, {}, []])
+def test_what_may_be_put_can_be_read_at_any_depth_and_size(leaf):
+    for depth in range(95, 105):
+        value = leaf
+        for _ in range(depth):
+            value = [value]
+        try:
+            plain = plain_value({"a": value})
+        except MeshError:
+            assert depth > 95
+        else:
+            assert through_the_wire(plain) == {"a": value}
+    for number in (2**1024 - 1, -(2**1024) + 1, 1.7976931348623157e308, 5e-324):
+        assert repr(through_the_wire(plain_value({"n": number}))["n"]) == repr(number)
+
+
 def test_the_copy_is_nobody_elses():
     inner = {"list": [1]}
     plain = plain_value({"inner": inner})

@@ -145,6 +145,15 @@ async def test_it_goes_on_when_the_broker_was_killed(mesh: LocalMesh, store: Nat
         assert [change.key for change in await take(changes, 2)] == ["one", "two"]
 
 
+async def test_who_reads_elsewhere_is_done_when_it_ends(store: NatsStore):
+    async with store.watch() as changes:
+        reading = asyncio.create_task(take(changes, 2))
+        await store.aput(("x",), "k", {})
+        async with store.watch(initial=True) as others:
+            await take(others, 1)
+    assert len(await reading) in (0, 1)
+
+
 async def test_both_beginnings_at_once_are_refused(store: NatsStore):
     with pytest.raises(MeshError, match=r"^after: "):
         store.watch(initial=True, after=1)

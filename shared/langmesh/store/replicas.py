@@ -106,6 +106,9 @@ class Replicas:
             raise
         finally:
             self._filling = None
+        if kept.replica.ended is not None:  # while it began, too soon for its end to stop it
+            await kept.around.aclose()
+            raise kept.replica.ended
         return kept
 
     def _on_growth(self, size: int) -> None:

@@ -151,7 +151,7 @@ class NatsStore(BaseStore):
                 # The exception that LangGraph's own stores raise.
                 raise ValueError(f"Unknown operation type: {type(op)}")  # noqa: TRY004
             validate_op_namespace(op)
-        writes = {(op.namespace, op.key): op for op in ops if isinstance(op, PutOp)}
+        writes = {(tuple(op.namespace), op.key): op for op in ops if isinstance(op, PutOp)}
         prepared = [_write(op) for op in writes.values()]
         await self._stand()
         results: list[Result] = await _all(

@@ -63,10 +63,10 @@ def plain_name(name: Any, *, field: str) -> str:
 
 
 def _plain(value: Any, depth: int) -> Any:
-    if value is None or value is True or value is False:
-        return value
     if depth > DEPTH_MAX:
         raise _Unfit(f"nested deeper than {DEPTH_MAX} levels, or inside itself")
+    if value is None or value is True or value is False:
+        return value
     if isinstance(value, str):
         return _plain_text(value)
     if isinstance(value, int | float):

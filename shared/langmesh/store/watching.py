@@ -16,6 +16,7 @@ from langmesh.bus.tail import Tail
 from langmesh.errors import ErrorCode, MeshError
 from langmesh.store import entries
 from langmesh.store.entries import Entry, StoredItem
+from langmesh.store.writing import patiently
 from langmesh.wire import subjects
 from langmesh.wire.items import StoreDeleted
 from langmesh.wire.streams import STORE
@@ -77,13 +78,13 @@ class Changes:
         if self._around is not None:
             return self
         await self._ready()
-        last = await self._bus.find(STORE.name, self._pattern)
+        last = await patiently(self._bus, lambda: self._bus.find(STORE.name, self._pattern))
         now = last[1] if last is not None else 0
         if self._after is None:
             self._after = 0 if self._initial else now
         self._news.begin(told=self._after, deletions_after=now if self._initial else self._after)
         self._next_seq = self._after + 1
-        await self._follow()
+        await patiently(self._bus, self._follow)
         return self
 
     async def __aexit__(
@@ -94,6 +95,7 @@ class Changes:
     ) -> None:
         """Follow no longer."""
         around, self._around = self._around, None
+        self._inbox.close()
         if around is not None:
             await around.aclose()
 
@@ -107,7 +109,8 @@ class Changes:
                     self._next_seq = seq + 1
                     if (change := self._news.change(subject, body, seq)) is not None:
                         yield change
-                await self._follow()
+                if self._around is not None:
+                    await patiently(self._bus, self._follow)
         finally:
             if owned:
                 await self.__aexit__(None, None, None)
@@ -137,6 +140,11 @@ class _Inbox:
         if not self._full:
             self._messages.append((subject, body, seq))
             self._arrived.set()
+
+    def close(self) -> None:
+        """Take no more; who has read what is there is done."""
+        self._full = True
+        self._arrived.set()
 
     async def __aiter__(self) -> AsyncIterator[_Message]:
         while self._messages or not self._full:

@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 
 PATIENCE_S: Final = 20.0
 """How long an operation tries again while nats-server does not answer, e.g. is started anew."""
+AT_ONCE_MAX: Final = 256
+"""Keys that a store reads and writes side by side; more would wait past their time limits."""
 _PAUSE_S: Final = 0.2
 _TTL_S_MAX: Final = 100 * 366 * 24 * 3600
 _DELETED_HEADERS: Final = {TTL_HEADER: str(STORE.marker_ttl_s), MARKER_HEADER: MARKER_REASON}
@@ -91,6 +93,7 @@ class Writer:
     def __init__(self, bus: Bus, tenant: str) -> None:
         self._bus = bus
         self._tenant = tenant
+        self._gate = asyncio.Semaphore(AT_ONCE_MAX)
 
     async def last(self, namespace: tuple[str, ...], key: str) -> Entry | None:
         """The item, with one direct get.
@@ -99,7 +102,8 @@ class Writer:
             MeshError: BROKER_UNAVAILABLE; what is wrong with a message that no store wrote.
         """
         subject = subjects.store_item(self._tenant, namespace, key)
-        found = await self._bus.last(STORE.name, subject)
+        async with self._gate:
+            found = await self._bus.last(STORE.name, subject)
         said = entries.read(self._tenant, subject, *found) if found is not None else None
         return said if isinstance(said, Entry) else None
 
@@ -114,6 +118,26 @@ class Writer:
             MeshError: CONFLICT if ``write.revision`` is not the item's; PAYLOAD_TOO_LARGE;
                 BROKER_UNAVAILABLE after ``PATIENCE_S`` seconds, when the outcome is unknown.
         """
+        async with self._gate:
+            return await self._write(write)
+
+    async def prolong(self, entry: Entry) -> None:
+        """Begin an item's time to live anew, unless it has changed or gone since it was read."""
+        if entry.ttl_s is None:
+            return
+        body = encode_stored(entry.message())
+        headers = {TTL_HEADER: str(entry.ttl_s)}
+        try:
+            async with self._gate:
+                await self._bus.append(
+                    entry.subject, body, expected_last=entry.seq, headers=headers
+                )
+        except Conflict:
+            pass
+        except MeshError as exc:
+            log.warning("the life of %s is not prolonged: %s", entry.subject, exc.message)
+
+    async def _write(self, write: Write) -> int:
         subject = subjects.store_item(self._tenant, write.namespace, write.key)
         token = clock.new_id()
         deadline = clock.monotonic() + PATIENCE_S
@@ -142,19 +166,6 @@ class Writer:
                     raise
             await asyncio.sleep(_PAUSE_S)
         return _overwritten(write)
-
-    async def prolong(self, entry: Entry) -> None:
-        """Begin an item's time to live anew, unless it has changed or gone since it was read."""
-        if entry.ttl_s is None:
-            return
-        body = encode_stored(entry.message())
-        headers = {TTL_HEADER: str(entry.ttl_s)}
-        try:
-            await self._bus.append(entry.subject, body, expected_last=entry.seq, headers=headers)
-        except Conflict:
-            pass
-        except MeshError as exc:
-            log.warning("the life of %s is not prolonged: %s", entry.subject, exc.message)
 
     async def _said(self, subject: str) -> tuple[int, Entry | StoreDeleted | None]:
         """A subject's last message and its stream sequence, 0 for none."""
