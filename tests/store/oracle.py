@@ -22,7 +22,8 @@ def shown(item: Item | None) -> Any:
 class Oracle:
     """An in-memory store without the traces that its reads and deletions leave.
 
-    It keeps namespaces that were only looked at or that are empty again, and lists them. Without
+    It keeps namespaces that were only looked at, that are empty again, or from which was deleted
+    what was never there, and lists them. Without
     those its order is ours: namespaces by their oldest item, unless that was deleted, when it
     still remembers the place and we do not.
     """
@@ -35,13 +36,17 @@ class Oracle:
 
     def batch(self, ops: Iterable[Op]) -> list[Any]:
         ops = list(ops)
-        results = self.store.batch(ops)
-        for op in {(op.namespace, op.key): op for op in ops if isinstance(op, PutOp)}.values():
+        last = {(op.namespace, op.key): op for op in ops if isinstance(op, PutOp)}
+        known = [op for name, op in last.items() if op.value is not None or name in self.born]
+        results = [None] * len(ops) if last else self.store.batch(ops)
+        self.store.batch(known)
+        for op in known:
             name = (op.namespace, op.key)
             if op.value is not None:
                 self._clock += 1
                 self.born.setdefault(name, self._clock)
-            elif self.born.pop(name, None) is not None:
+            else:
+                del self.born[name]
                 self.deletions += 1
         self.tidy()
         return results

@@ -35,7 +35,7 @@ from langmesh.store.indexing import Index, Wanted, check_wanted
 from langmesh.store.replicas import Replicas
 from langmesh.store.values import plain_name, plain_value
 from langmesh.store.watching import Changes
-from langmesh.store.writing import Write, Writer, patiently, ttl_seconds
+from langmesh.store.writing import Write, Writer, all_of, patiently, ttl_seconds
 from langmesh.wire.names import to_token
 from langmesh.wire.streams import STORE
 
@@ -154,7 +154,7 @@ class NatsStore(BaseStore):
         writes = {(tuple(op.namespace), op.key): op for op in ops if isinstance(op, PutOp)}
         prepared = [_write(op) for op in writes.values()]
         await self._stand()
-        results: list[Result] = await _all(
+        results: list[Result] = await all_of(
             [self._read(op) for op in ops if not isinstance(op, PutOp)]
         )
         await self._put(list(zip(writes.values(), prepared, strict=True)))
@@ -279,7 +279,7 @@ class NatsStore(BaseStore):
             scores = await _scores(query, candidates)
             page = ranking.rank(candidates, scores, offset=op.offset, limit=op.limit)
         if op.refresh_ttl:
-            await _all([self._writer.prolong(entry) for _, entry in page if entry.ttl_s])
+            await all_of([self._writer.prolong(entry) for _, entry in page if entry.ttl_s])
         return [entry.found(score) for score, entry in page]
 
     async def _list_namespaces(self, op: ListNamespacesOp) -> list[tuple[str, ...]]:
@@ -305,11 +305,8 @@ class NatsStore(BaseStore):
             ]
             found = await self._index.embed_items([(value, index) for _, value, index in texts])
             vectors = {place: each for (place, _, _), each in zip(texts, found, strict=True)}
-        return await _all(
-            [
-                self._writer.write(write.with_vectors(vectors.get(place)))
-                for place, (_, write) in enumerate(puts)
-            ]
+        return await self._writer.write(
+            [write.with_vectors(vectors.get(place)) for place, (_, write) in enumerate(puts)]
         )
 
     async def _stand(self) -> None:
@@ -373,12 +370,3 @@ async def _scores(query: list[float], candidates: Sequence[Entry]) -> list[list[
     if ranking.is_big([each for each in vectors if each is not None]):
         return await asyncio.to_thread(ranking.similarities, query, vectors)
     return ranking.similarities(query, vectors)
-
-
-async def _all(calls: Sequence[Coroutine[Any, Any, _T]]) -> list[_T]:
-    """Await all calls, to their end also when one fails; then raise the first failure."""
-    done = await asyncio.gather(*calls, return_exceptions=True)
-    for each in done:
-        if isinstance(each, BaseException):
-            raise each
-    return done  # type: ignore[return-value]

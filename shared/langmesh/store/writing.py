@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, TypeVar
@@ -43,6 +43,7 @@ _TTL_S_MAX: Final = 100 * 366 * 24 * 3600
 _DELETED_HEADERS: Final = {TTL_HEADER: str(STORE.marker_ttl_s), MARKER_HEADER: MARKER_REASON}
 
 _T = TypeVar("_T")
+_Said = tuple[int, Entry | StoreDeleted | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +84,15 @@ async def patiently(bus: Bus, operation: Callable[[], Awaitable[_T]]) -> _T:
         await asyncio.sleep(_PAUSE_S)
 
 
+async def all_of(calls: Sequence[Coroutine[Any, Any, _T]]) -> list[_T]:
+    """Await all calls, to their end also when one fails; then raise the first failure."""
+    done = await asyncio.gather(*calls, return_exceptions=True)
+    for each in done:
+        if isinstance(each, BaseException):
+            raise each
+    return done  # type: ignore[return-value]
+
+
 def _may_pass(bus: Bus, exc: MeshError) -> bool:
     return exc.code is ErrorCode.BROKER_UNAVAILABLE and not bus.client.is_closed
 
@@ -107,19 +117,24 @@ class Writer:
         said = entries.read(self._tenant, subject, *found) if found is not None else None
         return said if isinstance(said, Entry) else None
 
-    async def write(self, write: Write) -> int:
-        """Put or delete.
+    async def write(self, writes: Sequence[Write]) -> list[int]:
+        """Put or delete different keys, in the given order.
+
+        Others may write to the same keys meanwhile: then a write comes later than it stands.
 
         Returns:
-            The revision; 0 for a deletion, and where another write came so soon that this one's
-            cannot be known.
+            For each the revision; 0 for a deletion, and where another write came so soon that this
+            one's cannot be known.
 
         Raises:
             MeshError: CONFLICT if ``write.revision`` is not the item's; PAYLOAD_TOO_LARGE;
                 BROKER_UNAVAILABLE after ``PATIENCE_S`` seconds, when the outcome is unknown.
         """
-        async with self._gate:
-            return await self._write(write)
+        found = await all_of([self._first(write) for write in writes])
+        # Answers come in any order. Only what is sent without another wait keeps its place.
+        return await all_of(
+            [self._write(write, first) for write, first in zip(writes, found, strict=True)]
+        )
 
     async def prolong(self, entry: Entry) -> None:
         """Begin an item's time to live anew, unless it has changed or gone since it was read."""
@@ -137,14 +152,29 @@ class Writer:
         except MeshError as exc:
             log.warning("the life of %s is not prolonged: %s", entry.subject, exc.message)
 
-    async def _write(self, write: Write) -> int:
-        subject = subjects.store_item(self._tenant, write.namespace, write.key)
+    async def _first(self, write: Write) -> _Said | None:
+        """What is on the subject, unless nats-server does not answer now."""
+        try:
+            async with self._gate:
+                return await self._said(self._subject(write))
+        except MeshError as exc:
+            if not _may_pass(self._bus, exc):
+                raise
+            return None
+
+    async def _write(self, write: Write, found: _Said | None) -> int:
+        async with self._gate:
+            return await self._compare_and_set(write, found)
+
+    async def _compare_and_set(self, write: Write, found: _Said | None) -> int:
+        subject = self._subject(write)
         token = clock.new_id()
         deadline = clock.monotonic() + PATIENCE_S
         unsure_at: int | None = None
         while True:
             try:
-                seq, said = await self._said(subject)
+                seq, said = found if found is not None else await self._said(subject)
+                found = None
                 if said is not None and said.write == token:
                     return said.revision if isinstance(said, Entry) else 0
                 if unsure_at not in (None, seq):
@@ -167,7 +197,10 @@ class Writer:
             await asyncio.sleep(_PAUSE_S)
         return _overwritten(write)
 
-    async def _said(self, subject: str) -> tuple[int, Entry | StoreDeleted | None]:
+    def _subject(self, write: Write) -> str:
+        return subjects.store_item(self._tenant, write.namespace, write.key)
+
+    async def _said(self, subject: str) -> _Said:
         """A subject's last message and its stream sequence, 0 for none."""
         found = await self._bus.last(STORE.name, subject)
         if found is None:
