@@ -2,7 +2,8 @@
 
 Modules, lowest first; arrows only point down (see docs/architecture.md):
 ``errors clock settings`` → ``wire`` → ``telemetry`` → ``bus | registry | embedded`` → ``service`` →
-``graphs`` → ``agent | coordinator | client`` → ``stack`` → ``testing | bench`` → ``cli``.
+``store`` → ``graphs`` → ``agent | coordinator | client`` → ``stack`` → ``testing | bench`` →
+``cli``.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ if TYPE_CHECKING:
     from langmesh.client.mesh_graph import MeshGraph, Run, RunFailed
     from langmesh.client.sync import SyncMeshGraph, SyncRun
     from langmesh.graphs.lazy import lazy
+    from langmesh.store import NatsStore
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Agent",
     "MeshGraph",
+    "NatsStore",
     "Run",
     "RunFailed",
     "SyncMeshGraph",
@@ -39,6 +42,7 @@ _HOMES = {
     "Agent": "langmesh.agent",
     "current": "langmesh.agent.context",
     "MeshGraph": "langmesh.client.mesh_graph",
+    "NatsStore": "langmesh.store",
     "Run": "langmesh.client.mesh_graph",
     "RunFailed": "langmesh.client.mesh_graph",
     "SyncMeshGraph": "langmesh.client.sync",

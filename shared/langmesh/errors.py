@@ -39,6 +39,7 @@ class ErrorCode(StrEnum):
     BUSY = "busy"
     FENCED = "fenced"
     BROKEN_CHAIN = "broken_chain"
+    CONFLICT = "conflict"
     INTERNAL = "internal"
     BROKER_UNAVAILABLE = "broker_unavailable"
     REGISTRY_UNAVAILABLE = "registry_unavailable"
@@ -191,6 +192,11 @@ CATALOGUE: dict[ErrorCode, ErrorSpec] = {
         "A thread's chain in stream LOG is damaged: an entry is missing, changed or out of place.",
         False,
         "Restore the stream from a backup, or delete the thread; nothing goes on from damage.",
+    ),
+    ErrorCode.CONFLICT: ErrorSpec(
+        "The item has another revision than the one that the write was to replace.",
+        True,
+        "Read it again and decide anew.",
     ),
     ErrorCode.INTERNAL: ErrorSpec(
         "langmesh itself failed.", True, "Report it with the run id and the coordinator's log."

@@ -28,6 +28,7 @@ async def test_the_programs_of_the_page(mesh: LocalMesh, tmp_path: Path):
         "ask.py",
         "script.py",
         "remember.py",
+        "notes.py",
     }
     env = {**mesh.environ, "PYTHONPATH": f"{tmp_path}:{mesh.environ['PYTHONPATH']}"}
     children = [mesh.spawn(name, *command, env=env) for name, command in SERVICES.items()]
@@ -59,3 +60,7 @@ async def test_the_programs_of_the_page(mesh: LocalMesh, tmp_path: Path):
     said = ["hello", "answer 1"]
     assert await output("remember.py") == [str(said)]
     assert await output("remember.py") == [str([*said, "hello", "answer 3"])]
+    assert await output("notes.py") == [
+        str(["likes tea", "plays chess"]),
+        "put ('notes', 'ada') likes tea",
+    ]

@@ -28,6 +28,12 @@ STREAMS: dict[str, dict[str, Any]] = {
     "EVENT": {"max_age": 7 * 24 * HOUR},
     "CHUNK": {"max_age": HOUR, "max_bytes": 1 << 30},
     "DEAD": {"max_age": 30 * 24 * HOUR},
+    "STORE": {
+        "max_msgs_per_subject": 1,
+        "max_age": 0,
+        "allow_msg_ttl": True,
+        "subject_delete_marker_ttl": 24 * HOUR,
+    },
 }
 DEFAULTS = {
     "retention": RetentionPolicy.LIMITS,

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from langmesh.errors import CATALOGUE
-from langmesh.wire import document, examples, messages, rpc, streams, tables
+from langmesh.wire import document, examples, items, messages, rpc, streams, tables
 
 
 def test_the_page_is_up_to_date(capsys):
@@ -34,7 +34,13 @@ def test_a_stale_page_is_shown_as_a_difference_and_left_alone(tmp_path: Path, ca
 
 def test_the_page_names_everything_that_is_declared():
     page = document.render()
-    for kind in [*tables.structs(), *tables.structs(rpc), *document._log_structs()]:
+    kinds = [
+        *tables.structs(),
+        *tables.structs(rpc),
+        *tables.structs(items),
+        *document._log_structs(),
+    ]
+    for kind in kinds:
         assert page.count(f"\n### {tables.heading(kind)}\n") == 1
         for field in msgspec.structs.fields(kind):
             assert f"| `{field.encode_name}` |" in page
@@ -49,7 +55,12 @@ def test_the_page_names_everything_that_is_declared():
 def test_every_field_has_a_meaning():
     bare = [
         f"{kind.__name__}: {line}"
-        for kind in [*tables.structs(), *tables.structs(rpc), *document._log_structs()]
+        for kind in [
+            *tables.structs(),
+            *tables.structs(rpc),
+            *tables.structs(items),
+            *document._log_structs(),
+        ]
         for line in tables.field_table(kind).splitlines()
         if line.endswith("|  |")
     ]

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from langmesh.errors import MeshError
-from langmesh.wire import codec, examples, log, messages, rpc
+from langmesh.wire import codec, examples, items, log, messages, rpc
 
 GOLDEN = Path(__file__).with_name("golden")
 INTERNAL = {
@@ -23,12 +23,22 @@ OTHERS = {
     kind.__struct_config__.tag: kind
     for kind in (messages.RunRejected, messages.Chunk, messages.DeadLetter)
 }
+STORED = {kind.__struct_config__.tag: kind for kind in (items.StoreItem, items.StoreDeleted)}
 REQUESTS = {f"{name}.request": verb.request for name, verb in rpc.VERBS.items()}
 REPLIES = {f"{name}.reply": verb.reply for name, verb in rpc.VERBS.items()}
 RPC = {**REQUESTS, **REPLIES, "rpc.error": rpc.RpcError}
 PLAIN = {"task.execute.v1.plain": messages.PlainTask}
 LOG = {kind.__struct_config__.tag: kind for kind in (log.Entry, *log.RECORDS)}
-ALL = {"submission": messages.Submission, **INTERNAL, **EVENTS, **OTHERS, **PLAIN, **RPC, **LOG}
+ALL = {
+    "submission": messages.Submission,
+    **INTERNAL,
+    **EVENTS,
+    **OTHERS,
+    **STORED,
+    **PLAIN,
+    **RPC,
+    **LOG,
+}
 BINARY = {*INTERNAL, log.Entry.__struct_config__.tag}
 STRICT = {"submission", *REQUESTS}
 
@@ -38,13 +48,11 @@ def decode(name: str, body: bytes):
         return codec.decode(INTERNAL[name], body)
     if name in BINARY and not body.startswith(b"{"):
         return log.decode_entry(body)[0]
-    if name in EVENTS:
-        return codec.decode_event(body)
-    if name == "submission":
-        return codec.decode_submission(body)
     if name in REQUESTS:
         return codec.decode_request(REQUESTS[name], body)
-    return codec.decode_json(ALL[name], body)
+    own = {"submission": codec.decode_submission}
+    own |= dict.fromkeys(EVENTS, codec.decode_event) | dict.fromkeys(STORED, codec.decode_stored)
+    return own[name](body) if name in own else codec.decode_json(ALL[name], body)
 
 
 def encode(message) -> bytes:

@@ -12,6 +12,9 @@ from langmesh.wire import streams, subjects
 
 NAME = st.text(min_size=1, max_size=25)  # at most 100 bytes
 ANY_NAME = st.text(min_size=1, max_size=400)
+ANY = st.text(max_size=200)
+LABELS = st.one_of(ANY, st.sampled_from(["a", "b", "h--a", "n--a", "x--", "", "."]))
+NAMESPACE = st.lists(LABELS, max_size=20).map(tuple)
 PARTITION = st.integers(0, 255)
 CAP = st.text("0123456789abcdefghijklmnopqrstuv", min_size=26, max_size=26)
 
@@ -47,6 +50,7 @@ KINDS = {
     "reject": Kind(subjects.reject, (NAME, NAME), "EVENT"),
     "chunk": Kind(subjects.chunk, (NAME, NAME, NAME, NAME, NAME), "CHUNK"),
     "dead": Kind(subjects.dead, (NAME, NAME, NAME), "DEAD"),
+    "store": Kind(subjects.store_item, (NAME, NAMESPACE, ANY), "STORE"),
     "control": Kind(subjects.control, (NAME, NAME, NAME), None),
 }
 
@@ -141,9 +145,50 @@ def test_a_name_cannot_be_that_of_the_digest_of_another():
 PARSERS = (
     subjects.parse_submit,
     subjects.parse_execution,
+    subjects.parse_store_item,
     subjects.exec_consumer,
     subjects.parse_log,
 )
+
+
+ITEM = st.tuples(NAMESPACE, LABELS)
+
+
+@given(NAME, st.sets(ITEM, min_size=2, max_size=5))
+def test_items_of_a_store_are_kept_apart(tenant: str, items: set):
+    """Window: two keys on one subject would overwrite each other."""
+    built = {subjects.store_item(tenant, *item) for item in items}
+    assert len(built) == len(items)
+    assert all(len(subject) < 3000 for subject in built)
+
+
+@given(NAME, NAMESPACE, NAMESPACE, LABELS)
+def test_a_wildcard_covers_what_is_below_a_namespace(tenant, prefix, rest, key):
+    for namespace in (prefix + rest, rest):
+        subject = subjects.store_item(tenant, namespace, key)
+        covered = matches(subjects.store_below(tenant, prefix), subject)
+        shown = prefix[: subjects.STORE_LABELS_MAX]
+        assert covered == (namespace[: len(shown)] == shown)
+        assert covered or namespace[: len(prefix)] != prefix
+        assert not matches(subjects.store_below(tenant + "!", prefix), subject)
+
+
+SHORT = st.text(min_size=1, max_size=25).filter(lambda name: name[:3] not in ("h--", "n--"))
+
+
+@given(NAME, st.lists(SHORT, max_size=15).map(tuple), SHORT)
+def test_short_names_of_a_store_are_read_back(tenant, namespace, key):
+    subject = subjects.store_item(tenant, namespace, key)
+    assert subjects.parse_store_item(subject) == subjects.StoreSubject(tenant, namespace, key)
+
+
+@pytest.mark.parametrize(
+    ("namespace", "key"),
+    [((), ""), (("n--x",), "k"), (("h--x",), "k"), (("a",) * 16, "k"), ((), "k" * 101)],
+)
+def test_a_digest_in_a_subject_is_no_name(namespace, key):
+    with pytest.raises(MeshError, match="digest"):
+        subjects.parse_store_item(subjects.store_item("t", namespace, key))
 
 
 @given(st.text(max_size=80))

@@ -22,6 +22,7 @@ from langmesh.bus.pull import PullConsumer
 from langmesh.errors import MeshError
 from langmesh.graphs.directory import locate, revisions
 from langmesh.graphs.loading import LoadedGraph, load
+from langmesh.graphs.stores import Stores
 from langmesh.registry import keys, loads, policies, records
 from langmesh.registry.etcd import Etcd
 from langmesh.registry.records import State
@@ -64,6 +65,7 @@ class _HostedNode:
         lifeline: Lifeline,
         place: NodePlace,
         loaded: LoadedGraph,
+        stores: Stores,
         interval_s: float,
     ) -> None:
         settings = service.settings
@@ -76,7 +78,9 @@ class _HostedNode:
         self._capacity = self._usual
         self._bus = bus
         self.key = keys.agent(settings.tenant, graph, place.node, service.instance)
-        revisions = NodeRevisions(etcd, loaded, place.node, Blobs(bus), body=place.body)
+        revisions = NodeRevisions(
+            etcd, loaded, place.node, Blobs(bus), body=place.body, stores=stores
+        )
         self.executor = NodeExecutor(service, bus, lifeline, revisions, self._release)
         self._description = description.described(loaded, place.node, place.capabilities)
         self.load_key = keys.load(settings.tenant, graph, place.node, service.instance)
@@ -182,12 +186,16 @@ async def hosting(
         contextlib.AsyncExitStack() as around,
     ):
         lifeline = Lifeline(settings, service.instance)
+        stores = Stores(bus, settings.tenant)
+        around.push_async_callback(stores.aclose)
         graphs = {
             graph: await _load(etcd, settings.tenant, graph)
             for graph in {place.graph for place in places}
         }
         nodes = [
-            _HostedNode(service, bus, etcd, lifeline, place, graphs[place.graph], load_interval_s)
+            _HostedNode(
+                service, bus, etcd, lifeline, place, graphs[place.graph], stores, load_interval_s
+            )
             for place in places
         ]
         usage = Usage()

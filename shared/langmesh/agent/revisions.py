@@ -17,6 +17,7 @@ from langmesh.graphs import directory
 from langmesh.graphs.loading import LoadedGraph
 from langmesh.graphs.local import NodeRunner
 from langmesh.graphs.reimport import load_revision
+from langmesh.graphs.stores import Stores
 from langmesh.registry.etcd import Etcd
 from langmesh.registry.policies import NodePolicy
 from langmesh.wire.messages import TaskContext
@@ -33,6 +34,7 @@ class NodeRevisions:
         node: The node.
         blobs: Where large values are.
         body: Replaces the node's function, in every revision.
+        stores: Gives the node its ``runtime.store``.
     """
 
     def __init__(
@@ -43,13 +45,15 @@ class NodeRevisions:
         blobs: Blobs,
         *,
         body: Callable[..., Any] | None = None,
+        stores: Stores | None = None,
     ) -> None:
         self._etcd = etcd
         self._node = node
         self._blobs = blobs
         self._body = body
+        self._stores = stores
         self._policy = NodePolicy()
-        self.own = NodeRunner(loaded, node, blobs, body=body)
+        self.own = NodeRunner(loaded, node, blobs, body=body, stores=stores)
         """What the process has imported."""
         self._runners = {loaded.topology.revision: self.own}
         self._loading = asyncio.Lock()
@@ -93,4 +97,4 @@ class NodeRevisions:
             revision=context.revision,
         )
         log.info("imported revision %s of graph %s", context.revision, context.graph)
-        return NodeRunner(loaded, self._node, self._blobs, body=self._body)
+        return NodeRunner(loaded, self._node, self._blobs, body=self._body, stores=self._stores)

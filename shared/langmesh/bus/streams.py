@@ -29,6 +29,8 @@ def stream_config(spec: StreamSpec, *, replicas: int = 1) -> dict[str, Any]:
         "max_age": spec.max_age_s * _NANOS,
         "max_bytes": spec.max_bytes,
         "allow_direct": True,
+        "allow_msg_ttl": spec.message_ttl,
+        "subject_delete_marker_ttl": spec.marker_ttl_s * _NANOS,
     }
 
 
@@ -45,13 +47,20 @@ async def ensure_streams(
     Raises:
         MeshError: STREAM_MISMATCH naming stream and setting, BROKER_UNAVAILABLE without JetStream.
     """
-    await asyncio.gather(*(_ensure_stream(bus, spec, replicas) for spec in specs))
+    await asyncio.gather(*(ensure_stream(bus, spec, replicas=replicas) for spec in specs))
 
 
-async def _ensure_stream(bus: Bus, spec: StreamSpec, replicas: int) -> None:
+async def ensure_stream(bus: Bus, spec: StreamSpec, *, replicas: int = 1) -> None:
+    """Create one stream, or verify that it is as declared.
+
+    Raises:
+        MeshError: As :func:`ensure_streams`.
+    """
     config = stream_config(spec, replicas=replicas)
     answer = await bus.api(f"STREAM.CREATE.{spec.name}", config)
     if "error" not in answer:
+        # A server that does not know a setting leaves it out without a word.
+        _verify(spec, config, answer.get("config", {}))
         return
     if answer["error"].get("err_code") != _IN_USE:
         raise MeshError(
@@ -59,7 +68,10 @@ async def _ensure_stream(bus: Bus, spec: StreamSpec, replicas: int) -> None:
             f"stream {spec.name}: {answer['error'].get('description')}",
             remedy="Check that nats-server runs with JetStream and has room for its files.",
         )
-    found = (await bus.api(f"STREAM.INFO.{spec.name}")).get("config", {})
+    _verify(spec, config, (await bus.api(f"STREAM.INFO.{spec.name}")).get("config", {}))
+
+
+def _verify(spec: StreamSpec, config: dict[str, Any], found: dict[str, Any]) -> None:
     for key, wanted in config.items():
         if key not in {"description", "num_replicas"} and found.get(key, _absent(wanted)) != wanted:
             raise MeshError(

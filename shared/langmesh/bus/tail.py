@@ -37,6 +37,10 @@ class Tail:
         filters: Subjects to follow; they may have wildcards and must not overlap.
         handler: Receives the messages in stream order, each once per process.
         start_seq: First stream sequence wanted; None for only what comes from now on.
+        stale_after_s: After so many seconds without a sign of the broker, the stream may have lost
+            messages that were never seen here: `on_stale` is called, and all begins at `start_seq`
+            again.
+        on_stale: Forgets what the messages so far have told.
     """
 
     def __init__(
@@ -47,14 +51,19 @@ class Tail:
         handler: TailHandler,
         *,
         start_seq: int | None = 1,
+        stale_after_s: float | None = None,
+        on_stale: Callable[[], None] | None = None,
     ) -> None:
+        self._start_seq = start_seq
+        self._stale_after_s = stale_after_s
+        self._on_stale = on_stale
         self._bus = bus
         self._stream = stream
         self._filters = filters
         self._handler = handler
         self._next_seq = start_seq
         self._consumer_seq = 0
-        self._last_sign = 0.0
+        self._last_sign: float | None = None
         self._restart = asyncio.Event()
         self._inbox = ""
         self.ready = asyncio.Event()
@@ -90,10 +99,16 @@ class Tail:
 
     async def _follow(self, first: asyncio.Future[None]) -> None:
         self._inbox = self._bus.new_inbox()
-        subscription = await self._bus.subscribe(self._inbox, self._on_message)
+        try:
+            subscription = await self._bus.subscribe(self._inbox, self._on_message)
+        except nats.errors.Error as exc:
+            raise MeshError(
+                ErrorCode.BROKER_UNAVAILABLE, f"cannot follow {self._stream}: {exc}"
+            ) from exc
         name = f"tail-{new_id()[:16]}"
         try:
             self._consumer_seq = 0
+            self._begin_anew_if_stale()
             await self._create(name)
             self._last_sign = monotonic()
             self.ready.set()
@@ -111,6 +126,14 @@ class Tail:
             with contextlib.suppress(nats.errors.Error):
                 await subscription.unsubscribe()
             self._bus.send(f"$JS.API.CONSUMER.DELETE.{self._stream}.{name}", b"")
+
+    def _begin_anew_if_stale(self) -> None:
+        if self._stale_after_s is None or self._last_sign is None:
+            return
+        if monotonic() - self._last_sign >= self._stale_after_s:
+            self._next_seq = self._start_seq
+            if self._on_stale is not None:
+                self._on_stale()
 
     async def _create(self, name: str) -> None:
         config: dict[str, Any] = {

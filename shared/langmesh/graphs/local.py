@@ -19,6 +19,7 @@ from langmesh.graphs import compat
 from langmesh.graphs.faults import RemoteNodeError, to_fault
 from langmesh.graphs.loading import LoadedGraph
 from langmesh.graphs.serde import NULL, fetch, is_stowed, stow
+from langmesh.graphs.stores import Stores
 from langmesh.registry.policies import NodePolicy
 from langmesh.wire.messages import ExecuteTask, OutcomePayload, Value
 
@@ -41,7 +42,15 @@ def tuples(path: Any) -> Any:
 
 
 class NodeRunner:
-    """Runs the tasks of one node of one graph; ``body`` replaces the node's function if given."""
+    """Runs the tasks of one node of one graph.
+
+    Args:
+        loaded: The graph.
+        node: The node.
+        blobs: Where large values are.
+        body: Replaces the node's function.
+        stores: Gives the node its ``runtime.store``; it has none without.
+    """
 
     def __init__(
         self,
@@ -50,6 +59,7 @@ class NodeRunner:
         blobs: Blobs,
         *,
         body: Callable[..., Any] | None = None,
+        stores: Stores | None = None,
     ) -> None:
         if node not in loaded.topology.nodes:
             raise MeshError(
@@ -73,6 +83,8 @@ class NodeRunner:
         self._own_policies = tuple(self._proc.retry_policy or loaded.compiled.retry_policy or ())
         self._policies = self._own_policies
         self._timeout = self._proc.timeout
+        declared = loaded.compiled.store
+        self._store = stores.of(declared) if stores is not None else declared
 
     def configure(self, policy: NodePolicy) -> None:
         """Let a policy's timeout and retry count before the node's own, from the next attempt."""
@@ -128,6 +140,7 @@ class NodeRunner:
                 payload.stream_modes, write_chunk, context.checkpoint_ns
             ),
             previous=await self._value(payload.previous, "previous"),
+            store=self._store,
             execution_info=ExecutionInfo(
                 checkpoint_id=context.checkpoint_id,
                 checkpoint_ns=context.checkpoint_ns,

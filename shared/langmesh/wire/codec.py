@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar, cast
 import msgspec
 
 from langmesh.errors import ErrorCode, MeshError
+from langmesh.wire.items import StoreDeleted, StoreItem
 from langmesh.wire.messages import (
     EVENTS,
     AnyEvent,
@@ -95,6 +96,7 @@ _json_decoders: dict[type, msgspec.json.Decoder[Any]] = {
 }
 _event_decoder = msgspec.json.Decoder(AnyEvent)
 _unknown_decoder = msgspec.json.Decoder(UnknownEvent)
+_store_decoder = msgspec.json.Decoder(StoreItem | StoreDeleted)
 _EVENT_TYPES: Final = frozenset(kind.__struct_config__.tag for kind in EVENTS)
 
 
@@ -199,6 +201,23 @@ def decode_event(body: bytes) -> AnyEvent | UnknownEvent:
         if unknown.type in _EVENT_TYPES:
             raise
         return unknown
+
+
+def encode_stored(message: StoreItem | StoreDeleted) -> bytes:
+    """Encode what a store keeps; the value must be nothing but JSON, which is not checked here."""
+    return msgspec.json.encode(message)
+
+
+def decode_stored(body: bytes) -> StoreItem | StoreDeleted:
+    """Decode what a store keeps.
+
+    Raises:
+        MeshError: PAYLOAD_TOO_LARGE, MALFORMED_BODY, or INVALID_FIELD naming the field.
+    """
+    stored = cast("StoreItem | StoreDeleted", _decode(_store_decoder, body, "the stored item"))
+    if isinstance(stored, StoreItem):
+        _check_depth(stored.value, "value")
+    return stored
 
 
 def decode_json(kind: type[T], body: bytes) -> T:

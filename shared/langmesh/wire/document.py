@@ -21,6 +21,7 @@ from langmesh.wire import (
     codec,
     examples,
     foreign,
+    items,
     log,
     messages,
     names,
@@ -63,6 +64,7 @@ _WHO = (
     ),
     ("coordinator", "[`dead.v1`](#deadv1)", "operators", "DEAD, JSON"),
     ("saver", "[`entry.v1`](#entryv1)", "whoever loads the thread", "LOG, msgpack"),
+    ("anyone", "[items of a store](#store)", "anyone", "STORE, JSON"),
 )
 _PLAIN: tuple[type[Any], ...] = (
     messages.Submission,
@@ -248,6 +250,23 @@ that starts with `h--`, is `h--` and a digest in that subject; every entry says 
   messages are purged. A chain begins with entry 1 or with such an entry.
 """
 
+_STORE = """\
+## Store
+
+Long-term memory that all graphs of a tenant share: one JSON message per key, which replaces the
+one before.
+
+- Labels and keys may be any text. Where a token cannot hold it, the token is `h--` and a digest
+  (BLAKE2b, 240 bits, base32hex); all labels behind the {labels_max}th share one that begins with
+  `n--`. The body has the names.
+- To put, read the subject's last message with a direct get, take over `created_at` and
+  `first_seq`, and publish with `Nats-Expected-Last-Subject-Sequence`.
+- To delete, publish [`store.deleted.v1`](#storedeletedv1) with the headers
+  `{marker}: {reason}` and `{ttl}: {marker_ttl_s}`. Deleting or purging messages of the stream is
+  not noticed by those who follow it.
+- An empty message says that an item expired.
+"""
+
 _ERRORS = """\
 ## Errors
 
@@ -276,6 +295,7 @@ def render() -> str:
             _requests(),
             _messages(),
             "\n".join([_LOG, *(_struct(kind) for kind in _log_structs())]),
+            _store(),
             f"{_ERRORS}\n{tables.error_table()}\n",
         ]
     )
@@ -348,6 +368,17 @@ def _requests() -> str:
     return "\n".join(
         [_REQUESTS, f"{tables.verb_table()}\n", *(_struct(kind) for kind in tables.structs(rpc))]
     )
+
+
+def _store() -> str:
+    head = _STORE.format(
+        labels_max=subjects.STORE_LABELS_MAX,
+        marker=items.MARKER_HEADER,
+        reason=items.MARKER_REASON,
+        ttl=items.TTL_HEADER,
+        marker_ttl_s=streams.STORE.marker_ttl_s,
+    )
+    return "\n".join([head, *(_struct(kind) for kind in tables.structs(items))])
 
 
 def _messages() -> str:

@@ -81,6 +81,7 @@ _BY_NAME: dict[str, Any] = {
     "time": TIME,
     "trace_id": TRACE,
     "traceparent": f"00-{TRACE}-00f067aa0ba902b7-01",
+    "write": "5b8efc1d2a7049d3b6c01f2e3d4a5968",
     "triggers": [f"branch:to:{NODE}"],
 }
 
@@ -140,6 +141,16 @@ _CHOSEN: dict[str, dict[str, Any]] = {
         "run_id": RUN,
         "task_id": "2f6d0a3e-5f4b-0c1d-9e8f-7a6b5c4d3e2f",
     },
+    "StoreItem": {
+        "namespace": ["users", "ada"],
+        "key": "style",
+        "value": {"likes": "short answers"},
+        "created_at": "2026-01-31T12:00:00Z",
+        "updated_at": "2026-01-31T12:00:00Z",
+        "ttl_s": 3600,
+        "vectors": {"format": "f32", "dims": 2, "data": b"\x00\x00\x80?\x00\x00\x00\x00"},
+    },
+    "StoreDeleted": {"namespace": ["users", "ada"], "key": "style"},
     "StartRun": {"input": {"question": "Why NATS?"}, "thread_id": THREAD},
     "WaitRun": {"timeout_s": 10.0},
     "ResumeRun": {"resume": {"approved": True}},

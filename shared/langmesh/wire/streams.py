@@ -34,6 +34,8 @@ class StreamSpec:
     discard_new_per_subject: bool = False
     max_age_s: int = 0
     max_bytes: int = -1
+    message_ttl: bool = False
+    marker_ttl_s: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,8 +100,17 @@ DEAD = StreamSpec(
     purpose="Messages that nobody could decode or finish, with the reason.",
     max_age_s=30 * DAY,
 )
+STORE = StreamSpec(
+    name="STORE",
+    subjects=(subjects.STORE_ALL,),
+    purpose="Long-term memory: the last value of each key of a store. What is deleted or expires"
+    " leaves a marker for a while, for those who follow.",
+    max_msgs_per_subject=1,
+    message_ttl=True,
+    marker_ttl_s=DAY,
+)
 
-STREAMS = (SUBMIT, EXEC, SLOT, LOG, ACTIVE, EVENT, CHUNK, DEAD)
+STREAMS = (SUBMIT, EXEC, SLOT, LOG, ACTIVE, EVENT, CHUNK, DEAD, STORE)
 
 SUBMIT_CONSUMER = ConsumerSpec(
     stream=SUBMIT.name,

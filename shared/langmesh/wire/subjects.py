@@ -26,10 +26,14 @@ EVENT_ALL = f"{ROOT}.event.*.*.*.*"
 REJECT_ALL = f"{ROOT}.reject.*.*"
 CHUNK_ALL = f"{ROOT}.chunk.*.*.*.*.*"
 DEAD_ALL = f"{ROOT}.dead.*.*.*"
+STORE_ALL = f"{ROOT}.store.>"
 RPC_ALL = f"{ROOT}.rpc.*.>"
 """Also what is no verb, so that whoever misspells one gets an answer."""
 
 _HASHED: Final = "h--"
+_DEEP: Final = "n--"
+STORE_LABELS_MAX: Final = 15
+"""Labels of a store's namespace that have a token of their own."""
 _VERB: Final = re.compile(r"[a-z]+\.[a-z]+\Z")
 
 
@@ -67,6 +71,15 @@ class ExecSubject:
     graph: str
     node: str
     release: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSubject:
+    """The names in the subject of a store's item."""
+
+    tenant: str
+    namespace: tuple[str, ...]
+    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +309,39 @@ def control(tenant: str, graph: str, node: str) -> str:
     return f"{ROOT}.control.{_t(tenant, 'tenant')}.{_t(graph, 'graph')}.{_t(node, 'node')}"
 
 
+def store_item(tenant: str, namespace: tuple[str, ...], key: str) -> str:
+    """Where the value of one key of a namespace is kept."""
+    return ".".join([*_store_tokens(tenant, namespace), _store_token(key)])
+
+
+def store_below(tenant: str, namespace: tuple[str, ...]) -> str:
+    """Wildcard over the items of a namespace and of those below it.
+
+    Of a namespace of more than 15 labels the first 15 count: readers compare the names in the
+    bodies.
+    """
+    tokens = _store_tokens(tenant, namespace)
+    deepest = len(tokens) - len(namespace[STORE_LABELS_MAX:][:1])
+    return ".".join([*tokens[:deepest], ">"])
+
+
+def parse_store_item(subject: str) -> StoreSubject:
+    """Take the subject of a store's item apart.
+
+    Raises:
+        MeshError: INVALID_NAME if it is none, or if a name in it is only a digest.
+    """
+    prefix = f"{ROOT}.store."
+    tokens = subject.removeprefix(prefix).split(".")
+    if not subject.startswith(prefix) or len(tokens) < 2:
+        raise MeshError(ErrorCode.INVALID_NAME, f"{subject[:200]!r} is not a store subject")
+    for token in tokens[1:]:
+        if token.startswith((_HASHED, _DEEP)):
+            raise MeshError(ErrorCode.INVALID_NAME, f"{token!r} is the digest of a longer name")
+    tenant, *namespace, key = map(from_token, tokens)
+    return StoreSubject(tenant, tuple(namespace), key)
+
+
 def exec_consumer(subject: str) -> str:
     """The durable consumer of one execution subject: its four tokens joined by ``=``.
 
@@ -313,8 +359,32 @@ def _digested(name: str, field: str) -> str:
     raw = name.encode("utf-8", "surrogatepass")
     if len(raw) <= NAME_BYTES_MAX and not name.startswith(_HASHED):
         return _t(name, field)
-    digest = base64.b32hexencode(blake2b(raw, digest_size=30).digest())
-    return _HASHED + digest.decode().lower()
+    return _HASHED + _digest(raw)
+
+
+def _store_tokens(tenant: str, namespace: tuple[str, ...]) -> list[str]:
+    """The tokens before the key's; the labels behind the fifteenth share one, a digest.
+
+    So that a subject stays below the 4 KB that nats-server takes in a protocol line.
+    """
+    labels, deep = namespace[:STORE_LABELS_MAX], namespace[STORE_LABELS_MAX:]
+    tokens = [ROOT, "store", _t(tenant, "tenant"), *map(_store_token, labels)]
+    if deep:
+        counted = "".join(f"{len(label)}:{label}" for label in deep)
+        tokens.append(_DEEP + _digest(counted.encode("utf-8", "surrogatepass")))
+    return tokens
+
+
+def _store_token(name: str) -> str:
+    """Any text as a token: encoded reversibly, or a digest where it is empty or long."""
+    raw = name.encode("utf-8", "surrogatepass")
+    if 0 < len(raw) <= NAME_BYTES_MAX and not name.startswith((_HASHED, _DEEP)):
+        return _t(name, "name")
+    return _HASHED + _digest(raw)
+
+
+def _digest(raw: bytes) -> str:
+    return base64.b32hexencode(blake2b(raw, digest_size=30).digest()).decode().lower()
 
 
 def _undigested(token: str) -> str | None:

@@ -21,7 +21,7 @@ import msgspec
 from msgspec import inspect
 
 from langmesh.errors import CATALOGUE
-from langmesh.wire import log, messages, rpc, streams, subjects
+from langmesh.wire import items, log, messages, rpc, streams, subjects
 
 # Fields whose name says the same everywhere, and some that need a sentence but have none below
 # them; ``Struct.field`` goes before ``field``, and a string literal below the field before both.
@@ -102,6 +102,7 @@ _PLAIN_TYPES: dict[type[inspect.Type], str] = {
     inspect.AnyType: "any",
     inspect.BoolType: "boolean",
     inspect.BytesType: "bytes",
+    inspect.DateTimeType: "RFC 3339 text",
     inspect.FloatType: "number",
     inspect.IntType: "integer",
     inspect.NoneType: "null",
@@ -264,17 +265,24 @@ def _cell(text: str) -> str:
 
 def _shape(build: Callable[..., str]) -> str | None:
     """Build a subject of marks and put the parameters' names in their places."""
-    marks: dict[str, Any] = {}
+    marks: dict[str, str] = {}
+    arguments: dict[str, Any] = {}
     parameters = python_inspect.signature(build).parameters
     for name, parameter in parameters.items():
         if name == "subject":
             return None  # takes subjects apart instead of building one
-        marks[name] = 10**9 + len(marks) if parameter.annotation == "int" else f"mark-{name}"
+        arguments[name] = marks[name] = f"mark-{name}"
         if name == "verb":
-            marks[name] = "mark.verb"  # the one part that is not a token
-    shape = build(**marks)
+            arguments[name] = marks[name] = "mark.verb"  # the one part that is not a token
+        elif parameter.annotation == "int":
+            arguments[name] = 10**9 + len(marks)
+            marks[name] = str(arguments[name])
+        elif parameter.annotation.startswith("tuple"):
+            arguments[name] = (marks[name],)
+    shape = build(**arguments)
     for name, mark in marks.items():
-        shape = shape.replace(str(mark), f"<{name}>")
+        several = "…" if isinstance(arguments[name], tuple) else ""
+        shape = shape.replace(mark, f"<{name}{several}>")
         if parameters[name].default is None:
             shape = shape.replace(f"<{name}>", f"<{name} or *>")
         elif parameters[name].default is not parameters[name].empty:
@@ -301,6 +309,8 @@ def _stream_of(shape: str) -> str:
 def _setting(name: str, value: Any) -> str:
     if name == "subjects":
         return "<br>".join(f"`{subject}`" for subject in value)
+    if name == "marker_ttl_s" and not value:
+        return "–"
     if name.endswith("_s"):
         return "unlimited" if not value else _duration(value)
     if isinstance(value, bool):
@@ -335,7 +345,7 @@ def _written_meanings(kind: type[Any]) -> dict[str, str]:
     """The string literals below the fields of a struct and of its bases."""
     found: dict[str, str] = {}
     for cls in reversed(kind.__mro__):
-        for module in (messages, rpc, log):
+        for module in (messages, rpc, log, items):
             if cls.__module__ == module.__name__:
                 found.update(_source_meanings(module).get(cls.__name__, {}))
     return found
