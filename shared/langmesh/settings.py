@@ -103,7 +103,7 @@ class Settings:
         "LANGMESH_DELIVERIES_MAX", 5, _positive_int, "deliveries after which a task is poison"
     )
     threads_max: int = _setting(
-        "LANGMESH_THREADS_MAX", 10_000, _positive_int, "idle threads kept in a coordinator's memory"
+        "LANGMESH_THREADS_MAX", 1_000, _positive_int, "idle threads kept in a coordinator's memory"
     )
     sample_ratio: float = _setting(
         "LANGMESH_SAMPLE_RATIO", 1.0, _ratio, "share of runs that are traced"

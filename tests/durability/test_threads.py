@@ -1,0 +1,64 @@
+"""A coordinator forgets idle threads and finds them in their logs again; each is of one graph."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from langmesh.coordinator.threads import Threads
+from langmesh.errors import ErrorCode, MeshError
+from langmesh.testing import LocalMesh, local_mesh
+from langmesh.wire.log import RunStartedRecord
+from langmesh.wire.messages import RunEnded
+from tests.integration.kit import publish
+
+
+def begun(run: str) -> RunStartedRecord:
+    return RunStartedRecord(
+        run_id=run,
+        seq=1,
+        submit_epoch="e",
+        submit_seq=1,
+        submission=b"{}",
+        stop=25,
+        graph="g",
+        revision="v",
+    )
+
+
+async def test_idle_threads_are_forgotten_and_found_again(mesh: LocalMesh) -> None:
+    threads = Threads(mesh.bus, instance="c", epoch=1, idle_max=2)
+    async with threads.using("default", "kept") as kept:
+        for number in range(5):
+            async with threads.using("default", f"t{number}") as thread:
+                await thread.append([begun(f"r{number}")])
+        assert threads.get("default", "kept") is kept
+    in_memory = [number for number in range(5) if threads.get("default", f"t{number}")]
+    assert in_memory == [4]
+    async with threads.using("default", "t0") as thread:
+        last = (await thread.journal()).last
+    assert last is not None
+    assert (last.started.run_id, last.phase) == ("r0", "running")
+    threads.close()
+
+
+async def test_a_thread_keeps_its_state_when_it_was_forgotten() -> None:
+    async with local_mesh(LANGMESH_THREADS_MAX="1") as mesh, asyncio.timeout(60):
+        await publish(mesh, "tests.graphs.shapes:loop")
+        async with mesh.coordinator(), mesh.agents("loop"):
+            for _ in range(2):
+                for thread in ("a", "b", "c"):
+                    end = await mesh.run("loop", {"n": 3}, thread_id=thread)
+                    assert isinstance(end, RunEnded)
+        assert end.output["trail"] == ["count", "count"]
+
+
+async def test_a_thread_is_of_one_graph(mesh: LocalMesh) -> None:
+    for name in ("loop", "chain"):
+        await publish(mesh, f"tests.graphs.shapes:{name}")
+    async with mesh.coordinator(), mesh.agents("loop"), asyncio.timeout(60):
+        await mesh.run("loop", {"n": 3}, thread_id="t")
+        with pytest.raises(MeshError, match="thread of graph 'loop'") as refused:
+            await mesh.run("chain", {"trail": []}, thread_id="t")
+        assert refused.value.code is ErrorCode.INVALID_FIELD
