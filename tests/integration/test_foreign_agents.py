@@ -85,6 +85,26 @@ async def test_a_documented_program_serves_a_node_of_the_demo_graph(
             assert ended.output["answer"].endswith(f"Reviewed in {tongue}.")
 
 
+@pytest.mark.usefixtures("corpus_in_environ")
+async def test_the_least_program_serves_a_node_of_the_demo_graph(
+    mesh: LocalMesh, tmp_path: Path
+) -> None:
+    path, log = program("python", "least.py", tmp_path), tmp_path / "agent.log"
+    async with (
+        mesh.coordinator("research.graph:graph"),
+        mesh.agents("research", *RESEARCH),
+        mesh.client("research") as c,
+    ):
+        await bind_plain(mesh, "research", "reviewer")
+        command = [sys.executable, "-I", str(path)]
+        mesh.servers.guard.spawn("least", command, log=log, env=mesh.environ)
+        for question in ("Why NATS?", "What is a queue group?"):
+            ended = (await events_of(await c.submit({"question": question})))[-1]
+            assert isinstance(ended, RunEnded)
+            assert ended.status == "success", (ended.error, log.read_text())
+            assert ended.output["answer"].endswith("Reviewed in Python.")
+
+
 async def answer_once(mesh: LocalMesh, subject: str, payload: dict[str, Any]) -> dict[str, Any]:
     """Pull one task, write an outcome of the given payload, and return the task."""
     async with stock_client(mesh) as nats:

@@ -43,8 +43,45 @@ writes `interrupt` and its `question`; it is called again with the answers in `p
 Input that is larger than a message fails the task with `payload_too_large`.
 """
 
+_LEAST = f"""\
+The least that serves, with nats-py; it does not register, so that runs tell that they wait for the
+node, and are served all the same:
+
+```python
+# least.py
+import asyncio, json, os
+
+import nats
+
+
+async def main():
+    nc = await nats.connect(os.environ.get("NATS_URL", "nats://127.0.0.1:4222"))
+    js = nc.jetstream()
+    tasks = await js.pull_subscribe_bind("{_CONSUMER}", "{streams.EXEC.name}")
+    while True:
+        try:
+            [delivery] = await tasks.fetch(1, timeout=30)
+        except nats.errors.TimeoutError:
+            continue
+        task = json.loads(delivery.data)
+        task["header"] |= {{"type": "task.outcome.v1", "sender": "least.py"}}
+        asked = task["payload"]
+        update = {{"score": 1.0, "answer": asked["input"]["draft"] + "\\n\\nReviewed in Python."}}
+        outcome = {{"kind": "ok", "task_id": asked["task_id"], "attempt": asked["attempt"]}}
+        task["payload"] = outcome | {{"update": update}}
+        try:
+            await js.publish(asked["slot"], json.dumps(task).encode())
+        except nats.js.errors.BadRequestError:  # filled already, or the stream is full
+            await js.get_last_msg("{streams.SLOT.name}", asked["slot"])
+        await delivery.ack()
+
+
+asyncio.run(main())
+```
+"""
+
 _PYTHON = f"""\
-With nats-py:
+One that registers, and that goes on without a coordinator:
 
 ```python
 # reviewer.py
@@ -198,4 +235,4 @@ setInterval(register, 4000); // the answer's renew_before_s is 5
 
 def chapter() -> str:
     """The chapter as Markdown."""
-    return f"{_TEXT}\n{_PYTHON}\n{_JAVASCRIPT}"
+    return f"{_TEXT}\n{_LEAST}\n{_PYTHON}\n{_JAVASCRIPT}"
