@@ -65,6 +65,7 @@ class Tail:
         self._consumer_seq = 0
         self._last_sign: float | None = None
         self._restart = asyncio.Event()
+        self._over = False
         self._inbox = ""
         self.ready = asyncio.Event()
 
@@ -79,12 +80,16 @@ class Tail:
             yield self
         finally:
             forget()
+            # The client's requests swallow a cancellation that comes together with their answer, as
+            # asyncio.wait_for does before Python 3.12.
+            self._over = True
+            self._restart.set()
             keeper.cancel()
             await asyncio.gather(keeper, return_exceptions=True)
 
     async def _keep(self, first: asyncio.Future[None]) -> None:
         pause = 0.05
-        while True:
+        while not self._over:
             self._restart.clear()
             try:
                 await self._follow(first)

@@ -82,7 +82,8 @@ class Replica:
             self._waiting.append((last[1], reached))
             # The message may be gone before the tail gets there, with none behind it.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(reached, _LOOK_AGAIN_S)
+                async with asyncio.timeout(_LOOK_AGAIN_S):
+                    await reached
 
     def end(self, reason: MeshError) -> None:
         """Let go of everything; those who wait get the reason."""
