@@ -11,6 +11,7 @@ from langmesh.errors import ErrorCode, MeshError
 from langmesh.testing import LocalMesh, local_mesh
 from langmesh.wire.log import RunStartedRecord
 from langmesh.wire.messages import RunEnded
+from tests.graphs.gates import Gate
 from tests.integration.kit import publish
 
 
@@ -62,3 +63,30 @@ async def test_a_thread_is_of_one_graph(mesh: LocalMesh) -> None:
         with pytest.raises(MeshError, match="thread of graph 'loop'") as refused:
             await mesh.run("chain", {"trail": []}, thread_id="t")
         assert refused.value.code is ErrorCode.INVALID_FIELD
+
+
+async def test_what_was_begun_goes_on_before_what_comes(
+    mesh: LocalMesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A submission reaches the next owner before that has looked at the thread's mark."""
+    gate = Gate()
+    monkeypatch.setattr("tests.graphs.gates.gate", gate)
+    never = asyncio.Event()
+    monkeypatch.setattr("langmesh.coordinator.recovery._marked", lambda _: never.wait())
+    topology = await publish(mesh, "tests.graphs.gates:gated_loop")
+    async with (
+        asyncio.timeout(60),
+        mesh.agents("gated_loop", *topology.nodes),
+        mesh.client("gated_loop") as client,
+    ):
+        async with mesh.coordinator():
+            begun = await client.submit({"n": 1}, thread_id="t")
+            await gate.reached("t")
+        queued = await client.submit({"n": 1}, thread_id="t")
+        gate.open("t")
+        async with mesh.coordinator():
+            ends = [await handle.result() for handle in (begun, queued)]
+    assert [end.output["trail"] for end in ends if isinstance(end, RunEnded)] == [
+        ["before", "after v1"],
+        ["before", "after v1"] * 2,
+    ]

@@ -151,7 +151,7 @@ class Admission:
         Raises:
             MeshError: As ``Threads.using``.
         """
-        async with self.threads.using(tenant, thread_id) as thread:
+        async with self.threads.using(tenant, thread_id) as thread, thread.reviving:
             if thread.latest is None:
                 last = (await thread.journal()).last
                 if last is None or last.phase != "asking":
@@ -171,7 +171,7 @@ class Admission:
         Raises:
             MeshError: As ``Threads.using``; UNKNOWN_GRAPH and the like: it cannot be driven here.
         """
-        async with self.threads.using(tenant, thread_id) as thread:
+        async with self.threads.using(tenant, thread_id) as thread, thread.reviving:
             last = (await thread.journal()).last
             if last is None:
                 return None
@@ -267,6 +267,9 @@ class Admission:
             if await self._is_known(thread, submitted):
                 return None
             await self._check_graph(thread, names.graph)
+            if not thread.busy and not thread.waiting:
+                # What another owner began comes first, though nobody may have looked at it yet.
+                await self.take_over(names.tenant, thread_id)
             command = submission.command
             if command is not None and command.resume is not None:
                 run = await self.asking(names.tenant, names.graph, thread_id)

@@ -5,6 +5,7 @@ Everything about a thread is in its log, so one that is idle may be dropped and 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Sequence
@@ -40,6 +41,8 @@ class Thread:
     """Whether something else than a run works on the thread's state."""
     users: int = 0
     """How many are inside of :meth:`Threads.using`."""
+    reviving: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while a run is made of what the log says, so that there is one of each."""
     latest: Run | None = None
     """The run that was driven last in this process; an answer continues it while it asks."""
     _journal: Journal = field(default_factory=Journal)
