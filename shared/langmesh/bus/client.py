@@ -343,8 +343,9 @@ class Bus:
     ) -> None:
         try:
             await self.client.publish(subject, body, reply=reply, headers=headers)
-        except nats.errors.Error as exc:
-            # Whoever waits for an acknowledgement hears of it; the rest is only a hint.
+        except (nats.errors.Error, OSError, RuntimeError) as exc:
+            # A transport that was closed a moment ago raises RuntimeError under uvloop. Whoever
+            # waits for an acknowledgement hears of it; the rest is only a hint.
             log.warning("publish to %s: %r", subject, exc)
             self._settle(
                 reply[self._prefix :],

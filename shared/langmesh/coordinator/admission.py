@@ -133,6 +133,9 @@ class Admission:
             MeshError: BUSY while a run or another such block is at work; as ``Threads.using``.
         """
         async with self.threads.using(tenant, thread_id) as thread:
+            while (live := thread.active) is not None and live.run.closing:
+                # Clients may know its end before the broker's acknowledgements are here.
+                await live.over.wait()
             last = (await thread.journal()).last
             if thread.busy or (last is not None and last.phase == "running"):
                 raise MeshError(

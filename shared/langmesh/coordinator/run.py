@@ -128,6 +128,10 @@ class Run:
             await self.mark.clear()
         except Fenced as exc:
             raise Usurped(str(exc)) from exc
+        except MeshError as exc:
+            if exc.code == ErrorCode.BROKER_UNAVAILABLE:
+                raise Again from exc
+            raise
         finally:
             self._driver = None
 
@@ -172,6 +176,7 @@ class Run:
             events: A writer behind what is stored.
         """
         self.restarted = True
+        self.closing = self.failed = False
         self.events = events
         self._tasks = None
         self.log = self._new_log()
