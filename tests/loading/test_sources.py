@@ -42,8 +42,8 @@ text = "graph"
         ("pkg.mod:graph", "mod", "pkg.mod:graph"),
         ("pkg.graph:graph", "pkg", "pkg.graph:graph"),
         ("app.py:graph", "graph", "app.py:graph"),
-        ("/work/shop/app.py:graph", "shop", "/work/shop/app.py:graph"),
-        ("sales=/work/shop/app.py:graph", "sales", "/work/shop/app.py:graph"),
+        ("/srv/shop/app.py:graph", "shop", "/srv/shop/app.py:graph"),
+        ("sales=/srv/shop/app.py:graph", "sales", "/srv/shop/app.py:graph"),
         ("a name=app:made.graph", "a name", "app:made.graph"),
     ],
 )
