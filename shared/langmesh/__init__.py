@@ -2,8 +2,8 @@
 
 Modules, lowest first; arrows only point down (see docs/architecture.md):
 ``errors clock settings`` → ``wire`` → ``telemetry`` → ``bus | registry | embedded`` → ``service`` →
-``store`` → ``graphs`` → ``agent | coordinator | client`` → ``stack`` → ``testing | bench`` →
-``cli``.
+``log`` → ``checkpoint | store`` → ``graphs`` → ``agent | coordinator | client`` → ``stack`` →
+``testing | bench`` → ``cli``.
 """
 
 from __future__ import annotations
