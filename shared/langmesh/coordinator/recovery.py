@@ -20,13 +20,15 @@ log = logging.getLogger(__name__)
 
 _AT_ONCE: Final = 16
 _RETRY_S: Final = 1.0
+_LATER_S: Final = 30.0
 
 
 @contextlib.asynccontextmanager
 async def recovering(bus: Bus, admission: Admission, catalog: Catalog) -> AsyncIterator[None]:
     """Take over what the owner before left, while the block runs.
 
-    A run whose graph cannot be loaded here waits until a revision of some graph can.
+    A run that cannot go on here is tried again when a revision of some graph is loaded, and from
+    time to time.
     """
     changed = asyncio.Event()
     changed.set()
@@ -42,7 +44,8 @@ async def recovering(bus: Bus, admission: Admission, catalog: Catalog) -> AsyncI
 async def _recover(bus: Bus, admission: Admission, changed: asyncio.Event) -> None:
     waiting: set[str] | None = None
     while True:
-        await changed.wait()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(changed.wait(), _LATER_S if waiting else None)
         changed.clear()
         if waiting is None:
             waiting = await _marked(bus)
