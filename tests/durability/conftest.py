@@ -8,6 +8,7 @@ import pytest
 import uvloop
 
 from langmesh.testing import LocalMesh, local_mesh
+from tests.graphs.gates import Gate
 
 
 def pytest_asyncio_loop_factories(config, item):
@@ -18,3 +19,10 @@ def pytest_asyncio_loop_factories(config, item):
 async def mesh() -> AsyncIterator[LocalMesh]:
     async with local_mesh() as mesh:
         yield mesh
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
+    gate = Gate()
+    monkeypatch.setattr("tests.graphs.gates.gate", gate)
+    return gate

@@ -47,7 +47,8 @@ async def crash(mesh: LocalMesh, point: str) -> None:
     module = "tests.durability.crashing_coordinator"
     victim = mesh.spawn("coordinator", module, env={"CRASH": point})
     assert await victim.wait() == 9, victim.output()
-    await mesh.etcd.delete(keys.partition(0))
+    await mesh.etcd.delete_prefix(keys.coordinators())
+    await mesh.etcd.delete_prefix(keys.partitions())
 
 
 async def oracle() -> dict:

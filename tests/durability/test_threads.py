@@ -29,14 +29,15 @@ def begun(run: str) -> RunStartedRecord:
 
 
 async def test_idle_threads_are_forgotten_and_found_again(mesh: LocalMesh) -> None:
-    threads = Threads(mesh.bus, instance="c", epoch=1, idle_max=2)
+    threads = Threads(mesh.bus, instance="c", epoch=lambda _: 1, idle_max=2)
+    used = []
     async with threads.using("default", "kept") as kept:
         for number in range(5):
             async with threads.using("default", f"t{number}") as thread:
                 await thread.append([begun(f"r{number}")])
-        assert threads.get("default", "kept") is kept
-    in_memory = [number for number in range(5) if threads.get("default", f"t{number}")]
-    assert in_memory == [4]
+                used.append(thread)
+        assert threads.has(kept)
+    assert [threads.has(each) for each in used] == [False] * 4 + [True]
     async with threads.using("default", "t0") as thread:
         last = (await thread.journal()).last
     assert last is not None

@@ -41,7 +41,19 @@ class Asker:
         headers: dict[str, str] | None = None,
     ) -> dict[str, Any]:
         """The reply to a request with any body."""
-        subject = f"mesh.v1.rpc.{tenant}.{verb}"
+        return await self.at(
+            f"mesh.v1.rpc.{tenant}.{verb}", body, time_limit=time_limit, headers=headers
+        )
+
+    async def at(
+        self,
+        subject: str,
+        body: bytes,
+        *,
+        time_limit: float = 60,
+        headers: dict[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """The reply to a request on any subject."""
         answer = await self.client.request(subject, body, timeout=time_limit, headers=headers)
         return dict(json.loads(answer.data))
 

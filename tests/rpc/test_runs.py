@@ -228,4 +228,8 @@ async def test_the_coordinator_is_a_micro_service(mesh: LocalMesh, ask: Asker, v
     shown = json.loads(answer.data)
     assert (shown["name"], shown["version"]) == ("langmesh-coordinator", "1.0.0")
     if verb != "PING":
-        assert [each["subject"] for each in shown["endpoints"]] == ["mesh.v1.rpc.*.>"]
+        subjects = [each["subject"] for each in shown["endpoints"]]
+        assert subjects == [
+            "mesh.v1.rpc.*.>",
+            f"mesh.v1.peer.{shown['metadata']['instance']}.rpc.*.>",
+        ]

@@ -42,7 +42,7 @@ def server(mesh: LocalMesh, handler: Handler) -> RpcServer:
         mesh.bus,
         name="test",
         version="1.0.0",
-        subject=SUBJECT,
+        subjects={"rpc": SUBJECT},
         handler=handler,
         in_flight_max=3,
     )

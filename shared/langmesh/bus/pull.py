@@ -34,10 +34,19 @@ class Delivery:
 
     Call :meth:`ack` when the work is durable elsewhere, or :meth:`release` to let the broker
     deliver it again; each frees the place for another message.
+
+    Args:
+        bus: Whose connection the answers take: any will do.
+        subject: The message's.
+        body: Likewise.
+        headers: Likewise.
+        reply: Where the broker waits for the answer; it names the attempt.
+        puller: Whose place the message takes, if any.
     """
 
     __slots__ = (
         "_acked",
+        "_bus",
         "_done",
         "_puller",
         "body",
@@ -48,14 +57,24 @@ class Delivery:
         "subject",
     )
 
-    def __init__(self, message: Msg, puller: PullConsumer) -> None:
-        info = Delivered.of(message.reply)
-        self.subject: str = message.subject
-        self.body: bytes = message.data
-        self.headers: dict[str, str] = message.headers or {}
-        self.reply: str = message.reply
+    def __init__(
+        self,
+        bus: Bus,
+        *,
+        subject: str,
+        body: bytes,
+        headers: dict[str, str],
+        reply: str,
+        puller: PullConsumer | None = None,
+    ) -> None:
+        info = Delivered.of(reply)
+        self.subject = subject
+        self.body = body
+        self.headers = headers
+        self.reply = reply
         self.stream_seq = info.stream_seq
         self.deliveries = info.deliveries
+        self._bus = bus
         self._puller = puller
         self._acked = False
         self._done = False
@@ -69,26 +88,31 @@ class Delivery:
         """Remove the message for good and keep its place until :meth:`ack`."""
         if not (self._acked or self._done):
             self._acked = True
-            self._puller.bus.send(self.reply, b"")
+            self._bus.send(self.reply, b"")
 
     def release(self, delay_s: float = 0.0) -> None:
         """Give the message back, to be delivered again after the delay."""
         self._finish(b'-NAK {"delay": %d}' % int(delay_s * 1e9))
 
+    def leave(self) -> None:
+        """Free the place: whoever got the message from here answers for it."""
+        self._finish(None)
+
     def lending(self) -> contextlib.AbstractContextManager[None]:
         """Let the broker hand over another message in this one's place while the block runs."""
-        return self._puller.lending()
+        return contextlib.nullcontext() if self._puller is None else self._puller.lending()
 
     def in_progress(self) -> None:
         """Restart the broker's acknowledgement timer."""
-        self._puller.bus.send(self.reply, b"+WPI")
+        self._bus.send(self.reply, b"+WPI")
 
     def _finish(self, body: bytes | None) -> None:
         if not self._done:
             self._done = True
             if body is not None and not self._acked:
-                self._puller.bus.send(self.reply, body)
-            self._puller.freed()
+                self._bus.send(self.reply, body)
+            if self._puller is not None:
+                self._puller.freed()
 
 
 class PullConsumer:
@@ -107,6 +131,7 @@ class PullConsumer:
         self.capacity = capacity
         self.in_flight = 0
         self._lent = 0
+        self._occupied = 0
         self.connected = asyncio.Event()
         self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}"
         self._name = durable
@@ -149,6 +174,11 @@ class PullConsumer:
             self._shrunk = True
             self._restart.set()
         self.capacity = capacity
+        self._refill()
+
+    def occupy(self, places: int) -> None:
+        """Let so many places be taken by something else than deliveries from now on."""
+        self._occupied = places
         self._refill()
 
     @contextlib.contextmanager
@@ -209,7 +239,8 @@ class PullConsumer:
     def _missing(self) -> int:
         if not self._pulling:
             return 0
-        return self.capacity + self._lent - self.in_flight - self._requested
+        places = self.capacity + self._lent - self._occupied
+        return places - self.in_flight - self._requested
 
     def _ask(self) -> None:
         self._collect_no_more()
@@ -241,7 +272,16 @@ class PullConsumer:
         self.connected.set()
         self._requested = max(0, self._requested - 1)
         self.in_flight += 1
-        self._handler(Delivery(message, self))
+        self._handler(
+            Delivery(
+                self.bus,
+                subject=message.subject,
+                body=message.data,
+                headers=message.headers or {},
+                reply=message.reply,
+                puller=self,
+            )
+        )
         self._refill()
 
     def _on_status(self, message: Msg) -> None:

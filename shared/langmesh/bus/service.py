@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
@@ -38,8 +38,18 @@ class Request:
     headers: dict[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class PassOn:
+    """What a handler returns for a request that somebody else shall answer."""
+
+    subject: str
+    body: bytes
+    headers: dict[str, str]
+
+
 RequestHandler = Callable[[Request], Awaitable[Any]]
-"""Returns the reply, anything that JSON can show; raises MeshError to answer with an error."""
+"""Returns the reply, anything that JSON can show, or :class:`PassOn`; raises MeshError to answer
+with an error."""
 
 
 class RpcServer:
@@ -53,7 +63,7 @@ class RpcServer:
         bus: The connection.
         name: The micro service's name: letters, digits, ``-`` and ``_``.
         version: Its semantic version.
-        subject: What to answer; it may have wildcards.
+        subjects: What to answer, by the endpoint's name; they may have wildcards.
         handler: Called for each request.
         metadata: Shown with the service.
         in_flight_max: How many requests may be in work at once.
@@ -65,7 +75,7 @@ class RpcServer:
         *,
         name: str,
         version: str,
-        subject: str,
+        subjects: Mapping[str, str],
         handler: RequestHandler,
         metadata: dict[str, str] | None = None,
         in_flight_max: int = IN_FLIGHT_MAX,
@@ -74,7 +84,7 @@ class RpcServer:
         self._config = ServiceConfig(
             name=name, version=version, metadata=metadata or {}, queue_group=name
         )
-        self._subject = subject
+        self._subjects = subjects
         self._handler = handler
         self._in_flight_max = in_flight_max
         self._tasks: set[asyncio.Task[None]] = set()
@@ -83,9 +93,10 @@ class RpcServer:
     async def __aenter__(self) -> Self:
         """Begin to answer; of several servers of one name, each request reaches one."""
         self._service = await nats.micro.add_service(self._bus.client, self._config)
-        await self._service.add_endpoint(
-            name="rpc", subject=self._subject, handler=self._on_request, metadata={}
-        )
+        for name, subject in self._subjects.items():
+            await self._service.add_endpoint(
+                name=name, subject=subject, handler=self._on_request, metadata={}
+            )
         await self._bus.flush()
         return self
 
@@ -122,7 +133,11 @@ class RpcServer:
     async def _answer(self, request: MicroRequest) -> None:
         asked = Request(request.subject, request.data, request.headers or {})
         try:
-            await _send(request, codec.encode_json(await self._handler(asked)))
+            answer = await self._handler(asked)
+            if isinstance(answer, PassOn):
+                await self._pass_on(request, answer)
+            else:
+                await _send(request, codec.encode_json(answer))
         except MeshError as exc:
             await self._refuse(request, exc)
         except asyncio.CancelledError:
@@ -131,6 +146,14 @@ class RpcServer:
         except Exception:
             log.exception("request on %s failed", asked.subject[:_SUBJECT_SHOWN_MAX])
             await self._refuse(request, MeshError(ErrorCode.INTERNAL, "the request failed"))
+
+    async def _pass_on(self, request: MicroRequest, to: PassOn) -> None:
+        """Let somebody else answer to whoever asked."""
+        reply: str = request._msg.reply  # noqa: SLF001  the library does not show it
+        try:
+            await self._bus.client.publish(to.subject, to.body, reply, to.headers or None)
+        except (nats.errors.Error, ValueError) as exc:
+            log.info("a request on %s is not passed on: %r", to.subject, exc)
 
     @staticmethod
     async def _refuse(request: MicroRequest, exc: MeshError) -> None:

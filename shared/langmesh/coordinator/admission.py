@@ -11,33 +11,36 @@ import asyncio
 import contextlib
 import logging
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass, field
 from typing import Final
 
 from langmesh.bus import Bus
-from langmesh.bus.pull import Delivery, PullConsumer
+from langmesh.bus.pull import Delivery
 from langmesh.clock import monotonic
-from langmesh.coordinator.decisions import Decisions
+from langmesh.coordinator.decisions import Decision, Tell
 from langmesh.coordinator.events import EventWriter, Usurped
 from langmesh.coordinator.mark import Mark
 from langmesh.coordinator.refusal import refuse
 from langmesh.coordinator.revival import revived, tell_the_rest, writer_behind
 from langmesh.coordinator.run import Again, Run, Submitted
 from langmesh.coordinator.tasks import Engine
-from langmesh.coordinator.threads import Thread, Threads
+from langmesh.coordinator.threads import NotOwned, Thread, Threads
 from langmesh.errors import ErrorCode, MeshError
 from langmesh.service.load import Counts
 from langmesh.telemetry import attributes
 from langmesh.wire import codec, subjects
 from langmesh.wire.messages import RunAccepted, RunEnded
 from langmesh.wire.names import to_token
+from langmesh.wire.rpc import RunReference
 from langmesh.wire.streams import EVENT, SUBMIT, SUBMIT_CONSUMER
 
 log = logging.getLogger(__name__)
 
 _KEEP_ALIVE_S: Final = SUBMIT_CONSUMER.ack_wait_s / 3
 _RETRY_S: Final = 1.0
+_STOP_S: Final = 2.0
+"""How long the last events of runs that go to another owner are waited for."""
 
 
 @dataclass(slots=True, eq=False)
@@ -54,32 +57,49 @@ class Live:
     """When it was accepted."""
     over: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the run's end or its interrupt is stored, or another coordinator has the run."""
+    driver: asyncio.Task[None] | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Arrival:
+    """A submission that is not acknowledged yet."""
+
+    deliveries: list[Delivery]
+    tells: list[Tell]
+    """Who waits to hear what becomes of it."""
+    again: bool
+    """Whether another owner may have had it."""
+    decision: Decision | None = None
+
+    @property
+    def delivery(self) -> Delivery:
+        """The first one; the others are the broker's mistakes."""
+        return self.deliveries[0]
+
+    def decide(self, decision: Decision) -> None:
+        """Tell what became of it."""
+        self.decision = decision
+        for tell in self.tells:
+            tell(decision)
+        self.tells.clear()
 
 
 class Admission:
-    """Takes submissions and drives their runs."""
+    """Makes runs of the submissions that it is dealt, and drives them."""
 
-    def __init__(self, bus: Bus, engine: Engine, threads: Threads, *, max_runs: int) -> None:
+    def __init__(self, bus: Bus, engine: Engine, threads: Threads) -> None:
         self._bus = bus
         self._engine = engine
         self.threads = threads
-        self._held: dict[int, list[Delivery]] = {}
+        self._held: dict[int, Arrival] = {}
         self._live: dict[object, Live] = {}
-        self._lent: dict[object, contextlib.ExitStack] = {}
-        self.decisions: Decisions[Run] = Decisions()
-        """What becomes of submissions, for who waits in this process."""
         self.counts = Counts()
+        self.on_load: Callable[[int], None] = lambda _: None
+        """Told when :attr:`in_flight` changes: the submission that is settled, or 0."""
         self._doubtful_until = 0
         self._drivers: set[asyncio.Task[None]] = set()
         self._epoch = ""
-        self._arrivals: asyncio.Queue[Delivery] = asyncio.Queue()
-        self._consumer = PullConsumer(
-            bus,
-            SUBMIT.name,
-            SUBMIT_CONSUMER.durable,
-            capacity=max_runs,
-            handler=self._on_delivery,
-        )
+        self._arrivals: asyncio.Queue[Arrival] = asyncio.Queue()
 
     @contextlib.asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
@@ -94,17 +114,57 @@ class Admission:
             asyncio.create_task(self._admit_all(), name="admit submissions"),
         ]
         try:
-            async with self._consumer.run():
-                yield
+            yield
         finally:
             forget()
             for task in (*workers, *self._drivers):
                 task.cancel()
             await asyncio.gather(*workers, *self._drivers, return_exceptions=True)
             self.threads.close()
-            for held in self._held.values():
-                for each in held:
+            for arrival in self._held.values():
+                for each in arrival.deliveries:
                     each.release()
+
+    def deal(self, delivery: Delivery, tell: Tell, *, again: bool) -> None:
+        """Take a submission.
+
+        Args:
+            delivery: It, for this to acknowledge.
+            tell: Called with what becomes of it, once.
+            again: Whether another owner may have had it.
+        """
+        arrival = self._held.get(delivery.stream_seq)
+        if arrival is None:
+            again |= delivery.deliveries > 1
+            arrival = self._held[delivery.stream_seq] = Arrival([delivery], [tell], again)
+            self._arrivals.put_nowait(arrival)
+            return
+        # The broker lost track of a delivery that is in work here; its run goes on.
+        arrival.deliveries.append(delivery)
+        if arrival.decision is not None:
+            tell(arrival.decision)
+        else:
+            arrival.tells.append(tell)
+
+    def derived_thread(self, submit_seq: int) -> str:
+        """The thread of a submission that names none."""
+        return f"thread-{self._epoch}-{submit_seq}"
+
+    async def release(self, partitions: Collection[int]) -> None:
+        """Let go of the threads of partitions, for another owner to go on with."""
+        self.threads.drop(partitions)
+        gone = [each for each in self._live.values() if each.run.thread.partition in partitions]
+        for live in gone:
+            live.run.thread.waiting.clear()
+        drivers = [each.driver for each in gone if each.driver is not None]
+        for driver in drivers:
+            driver.cancel()
+        await asyncio.gather(*drivers, return_exceptions=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_STOP_S):
+                await asyncio.gather(*(each.run.events.stop() for each in gone))
+        for live in gone:
+            self._settle(live, left=True)
 
     @property
     def in_flight(self) -> int:
@@ -185,79 +245,87 @@ class Admission:
             if (live := thread.active or next(iter(thread.waiting), None)) is not None:
                 return live
             run = await revived(self._bus, self._engine, thread, last, mark=mark)
+            if not self.threads.has(thread):
+                await run.events.stop()
+                raise NotOwned(thread_id)
             live = Live(run, last.begun.submit_seq, None)
             if live.key in self._live:
                 live.key = run
             self._live[live.key] = live
             thread.waiting.appendleft(live)
+            self.on_load(0)
             log.info("going on with run %s of thread %s", run.id, thread_id)
             if not thread.busy:
                 self._next(thread)
             return live
-
-    def lend(self) -> contextlib.ExitStack:
-        """Take one run more until the stack is closed, or until :meth:`lent_to` closes it."""
-        stack = contextlib.ExitStack()
-        stack.enter_context(self._consumer.lending())
-        return stack
-
-    def lent_to(self, submit_seq: int, stack: contextlib.ExitStack) -> None:
-        """Close the stack when the submission's run is over or asks a human."""
-        if submit_seq in self._live:
-            self._lent[submit_seq] = stack
-        else:
-            stack.close()
-
-    def _on_delivery(self, delivery: Delivery) -> None:
-        if (held := self._held.get(delivery.stream_seq)) is not None:
-            # The broker lost track of a delivery that is in work here; its run goes on.
-            held.append(delivery)
-            return
-        self._held[delivery.stream_seq] = [delivery]
-        self._arrivals.put_nowait(delivery)
 
     async def _admit_all(self) -> None:
         """Admit one submission after the other, so that those of a thread keep their order."""
         while True:
             await self._take(await self._arrivals.get())
 
-    async def _take(self, delivery: Delivery) -> None:
+    async def _take(self, arrival: Arrival) -> None:
+        delivery = arrival.delivery
         try:
-            run = await self._admit(delivery)
+            run = await self._admit(arrival)
+        except NotOwned:
+            self._return(arrival)
+            return
         except MeshError as exc:
             if exc.retryable and exc.code != ErrorCode.UNKNOWN_GRAPH:
                 log.warning("a submission is put off: %s", exc)
-                for each in self._held.pop(delivery.stream_seq):
+                del self._held[delivery.stream_seq]
+                for each in arrival.deliveries:
                     each.release(_RETRY_S)
+                arrival.decide(Decision())
                 return
-            await self._refuse(delivery, exc)
+            await self._refuse(arrival, exc)
             return
         except Exception as exc:
             # Whatever it is, a submission that cannot be admitted must not be held for ever.
             log.exception("submission %d cannot be admitted", delivery.stream_seq)
             reason = f"the submission cannot be admitted: {type(exc).__name__}"
-            await self._refuse(delivery, MeshError(ErrorCode.INTERNAL, reason))
+            await self._refuse(arrival, MeshError(ErrorCode.INTERNAL, reason))
             return
         if run is None:
             self._finish(delivery)
+            arrival.decide(Decision())
+            return
+        if not self.threads.has(run.thread):
+            await run.events.stop()
+            self._return(arrival)
             return
         live = self._live[delivery.stream_seq] = Live(run, delivery.stream_seq, delivery)
         run.thread.waiting.append(live)
-        self.decisions.tell(delivery.stream_seq, run)
+        reference = RunReference(
+            run_id=run.id,
+            thread_id=run.thread.name,
+            submit_seq=delivery.stream_seq,
+            trace_id=run.span.trace_id,
+        )
+        arrival.decide(Decision(run=reference))
+        self.on_load(0)
         if not run.thread.busy:
             self._next(run.thread)
 
-    async def _admit(self, delivery: Delivery) -> Run | None:
+    def _return(self, arrival: Arrival) -> None:
+        del self._held[arrival.delivery.stream_seq]
+        arrival.decide(Decision(returned=True))
+
+    async def _admit(self, arrival: Arrival) -> Run | None:
         """Make a run of a submission; None if it became one before.
 
         Raises:
+            NotOwned: Its thread is not this coordinator's.
             MeshError: Why it is refused.
         """
+        delivery = arrival.delivery
         names = subjects.parse_submit(delivery.subject)
         submission = codec.decode_submission(delivery.body)
         loaded = self._engine.catalog.get(names.tenant, names.graph).loaded
-        derived = f"{self._epoch}-{delivery.stream_seq}"
-        thread_id = f"thread-{derived}" if submission.thread_id is None else submission.thread_id
+        thread_id = submission.thread_id
+        if thread_id is None:
+            thread_id = self.derived_thread(delivery.stream_seq)
         to_token(thread_id, field="thread_id")
         submitted = Submitted(
             epoch=self._epoch,
@@ -265,7 +333,7 @@ class Admission:
             body=delivery.body,
             submission=submission,
         )
-        is_new = submission.thread_id is None and not self._may_be_begun(delivery)
+        is_new = submission.thread_id is None and not self._may_be_begun(arrival)
         async with self.threads.using(names.tenant, thread_id, is_new=is_new) as thread:
             if await self._is_known(thread, submitted):
                 return None
@@ -282,10 +350,12 @@ class Admission:
                     return run
             if command is None and submission.input is not None:
                 loaded.inputs.check(submission.input)
-            run_id = f"run-{derived}" if submission.run_id is None else submission.run_id
+            run_id = submission.run_id
+            if run_id is None:
+                run_id = f"run-{self._epoch}-{delivery.stream_seq}"
             to_token(run_id, field="run_id")
             subject = subjects.event(names.tenant, names.graph, thread_id, run_id)
-            seq, last, restarted, over = await self._earlier(subject, delivery)
+            seq, last, restarted, over = await self._earlier(subject, arrival)
             if over:
                 return None
             run = Run(
@@ -345,9 +415,9 @@ class Admission:
                 remedy="Use another thread: each holds the state of one graph.",
             )
 
-    async def _earlier(self, subject: str, delivery: Delivery) -> tuple[int, int, bool, bool]:
+    async def _earlier(self, subject: str, arrival: Arrival) -> tuple[int, int, bool, bool]:
         """What an earlier life of the run has written: (seq, stream sequence, restarted, over)."""
-        if not self._may_exist(delivery):
+        if not self._may_exist(arrival):
             return 0, 0, False, False
         last = await self._bus.last(EVENT.name, subject)
         if last is None:
@@ -355,7 +425,7 @@ class Admission:
         first = await self._bus.first(EVENT.name, subject)
         opening = codec.decode_event(first[1]) if first is not None else None
         used_by = opening.submit_seq if isinstance(opening, RunAccepted) else 0
-        if used_by != delivery.stream_seq:
+        if used_by != arrival.delivery.stream_seq:
             raise MeshError(
                 ErrorCode.DUPLICATE_RUN,
                 f"run_id: submission {used_by} used it on this thread before",
@@ -363,17 +433,17 @@ class Admission:
         event = codec.decode_event(last[1])
         return event.seq, last[0], True, isinstance(event, RunEnded)
 
-    def _may_exist(self, delivery: Delivery) -> bool:
+    def _may_exist(self, arrival: Arrival) -> bool:
         """Whether what the broker calls a first delivery may be of a run that began before.
 
         A chosen run_id may have been used; and a broker that crashed may have forgotten deliveries
         of what it held then.
         """
-        return self._may_be_begun(delivery) or b'"run_id"' in delivery.body
+        return self._may_be_begun(arrival) or b'"run_id"' in arrival.delivery.body
 
-    def _may_be_begun(self, delivery: Delivery) -> bool:
+    def _may_be_begun(self, arrival: Arrival) -> bool:
         """Whether a submission may have been delivered before."""
-        return delivery.deliveries > 1 or delivery.stream_seq <= self._doubtful_until
+        return arrival.again or arrival.delivery.stream_seq <= self._doubtful_until
 
     def _doubt(self) -> None:
         self._doubtful_until = sys.maxsize
@@ -388,18 +458,19 @@ class Admission:
 
     def _start(self, live: Live) -> None:
         live.queued = False
-        driver = asyncio.get_running_loop().create_task(self._drive(live))
+        driver = live.driver = asyncio.get_running_loop().create_task(self._drive(live))
         self._drivers.add(driver)
         driver.add_done_callback(self._drivers.discard)
 
     async def _drive(self, live: Live) -> None:
         acknowledging = asyncio.create_task(self._acknowledge(live))
-        thread, started = live.run.thread, monotonic()
+        thread, started, left = live.run.thread, monotonic(), False
         self.counts.begin(started - live.since)
         try:
             await self._drive_until_over(live)
         except Usurped as exc:
             log.warning("run %s went to another coordinator: %s", live.run.id, exc)
+            left = True
         except asyncio.CancelledError:
             # This coordinator stops: another one goes on with the run, and no other begins.
             raise
@@ -408,7 +479,7 @@ class Admission:
         finally:
             acknowledging.cancel()
         self.counts.end(monotonic() - started, failed=live.run.failed)
-        self._settle(live)
+        self._settle(live, left=left)
         if thread.active is live:
             self._next(thread)
 
@@ -448,28 +519,43 @@ class Admission:
         if live.delivery is None:
             return
         await live.run.log.begun.wait()
-        for each in self._held.pop(live.delivery.stream_seq, []):
+        for each in self._take_held(live.delivery):
             if each is live.delivery:
                 each.remove()
             else:
                 each.ack()
 
-    def _settle(self, live: Live) -> None:
-        """Note that a run is over, asks, or is somebody else's."""
-        self._live.pop(live.key, None)
+    def _settle(self, live: Live, *, left: bool = False) -> None:
+        """Note that a run is over, asks, or is somebody else's.
+
+        Args:
+            live: The run.
+            left: Whether it is somebody else's: then the submission, if the log does not have it,
+                goes back to the broker.
+        """
+        if self._live.pop(live.key, None) is None:
+            return
         live.over.set()
-        if (lent := self._lent.pop(live.key, None)) is not None:
-            lent.close()
         if live.delivery is not None:
-            self._finish(live.delivery)
+            if left:
+                for each in {live.delivery, *self._take_held(live.delivery)}:
+                    each.release()
+            else:
+                self._finish(live.delivery)
+        self.on_load(live.key if isinstance(live.key, int) else 0)
+
+    def _take_held(self, delivery: Delivery) -> list[Delivery]:
+        arrival = self._held.pop(delivery.stream_seq, None)
+        return [] if arrival is None else arrival.deliveries
 
     def _finish(self, delivery: Delivery) -> None:
-        for each in {delivery, *self._held.pop(delivery.stream_seq, [])}:
+        for each in {delivery, *self._take_held(delivery)}:
             each.ack()
 
-    async def _refuse(self, delivery: Delivery, exc: MeshError) -> None:
+    async def _refuse(self, arrival: Arrival, exc: MeshError) -> None:
+        delivery = arrival.delivery
         log.info("submission %d refused: %s", delivery.stream_seq, exc)
-        self.decisions.tell(delivery.stream_seq, exc)
+        arrival.decide(Decision(error=exc))
         await refuse(self._bus, delivery, exc)
         self._finish(delivery)
 
@@ -477,7 +563,7 @@ class Admission:
         while True:
             await asyncio.sleep(_KEEP_ALIVE_S)
             for held in list(self._held.values()):
-                held[-1].in_progress()
+                held.deliveries[-1].in_progress()
 
 
 def _epoch(created: str) -> str:

@@ -29,12 +29,14 @@ from langmesh.wire.messages import (
     OutcomePayload,
     TaskOutcome,
 )
+from langmesh.wire.names import PARTITIONS
 from langmesh.wire.streams import EXEC, SLOT
 
 log = logging.getLogger(__name__)
 
 SWEEP_S: Final = 5.0
 """How often attempts without an outcome are looked after."""
+REJECTIONS_PARTITION: Final = 0
 _WAITING_AFTER_S: Final = 1.0
 _RETRY_S: Final = 0.25
 
@@ -77,21 +79,40 @@ class Dispatcher:
         self._instance = instance
         self._pending: dict[str, Attempt] = {}
         self._background: set[asyncio.Task[None]] = set()
+        self._following = contextlib.AsyncExitStack()
+        self._partitions: frozenset[int] = frozenset()
 
     @contextlib.asynccontextmanager
     async def run(self) -> AsyncIterator[Dispatcher]:
-        """Follow the slots and sweep while the block runs."""
-        tail = Tail(self._bus, SLOT.name, (subjects.SLOT_ALL,), self._on_slot, start_seq=None)
+        """Sweep while the block runs; :meth:`follow` tells which slots are to be followed."""
         self._catalog.on_agents_changed(self._on_agents_changed)
-        async with tail.run():
-            sweeper = asyncio.create_task(self._sweep_for_ever(), name="sweeper")
-            try:
-                yield self
-            finally:
-                sweeper.cancel()
-                for task in self._background:
-                    task.cancel()
-                await asyncio.gather(sweeper, *self._background, return_exceptions=True)
+        sweeper = asyncio.create_task(self._sweep_for_ever(), name="sweeper")
+        try:
+            yield self
+        finally:
+            sweeper.cancel()
+            for task in self._background:
+                task.cancel()
+            await asyncio.gather(sweeper, *self._background, return_exceptions=True)
+            await self._following.aclose()
+
+    async def follow(self, partitions: frozenset[int]) -> None:
+        """Follow the slots of these partitions from now on.
+
+        Raises:
+            MeshError: BROKER_UNAVAILABLE; those from before are followed still.
+        """
+        # What agents cannot decode is told in this one, whoever sent it.
+        wanted = partitions | {REJECTIONS_PARTITION}
+        filters = tuple(subjects.slots_of(number) for number in sorted(wanted))
+        if len(wanted) == PARTITIONS:
+            filters = (subjects.SLOT_ALL,)
+        tail = Tail(self._bus, SLOT.name, filters, self._on_slot, start_seq=None)
+        before, following = self._following, contextlib.AsyncExitStack()
+        await following.enter_async_context(tail.run())
+        self._following, self._partitions = following, partitions
+        # Only now, so that nothing is missed between the two.
+        await before.aclose()
 
     async def perform(self, attempt: Attempt) -> TaskOutcome:
         """Send an attempt and wait for its outcome; if the caller gives up, so do the agents.
@@ -186,6 +207,8 @@ class Dispatcher:
         mine = next((a for a in self._pending.values() if a.exec_seq == outcome.exec_seq), None)
         if mine is not None and not mine.outcome.done():
             mine.outcome.set_exception(MeshError(ErrorCode(fault.code), fault.message))
+        if REJECTIONS_PARTITION not in self._partitions:
+            return
         names = subjects.parse_slot(subject)
         error = MeshError(ErrorCode(fault.code), fault.message)
         self._spawn(

@@ -1,4 +1,4 @@
-"""Go on with the runs of the owner before: whatever thread is marked in ACTIVE is looked at."""
+"""Go on with the runs of owners before: threads that are marked in ACTIVE are looked at."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from langmesh.bus import Bus
 from langmesh.bus.reading import subjects_of
 from langmesh.coordinator.admission import Admission
 from langmesh.coordinator.catalog import Catalog
+from langmesh.coordinator.ownership import Ownership
+from langmesh.coordinator.threads import NotOwned
 from langmesh.errors import ErrorCode, MeshError
 from langmesh.wire import subjects
+from langmesh.wire.names import partition
 from langmesh.wire.streams import ACTIVE
 
 log = logging.getLogger(__name__)
@@ -24,16 +27,18 @@ _LATER_S: Final = 30.0
 
 
 @contextlib.asynccontextmanager
-async def recovering(bus: Bus, admission: Admission, catalog: Catalog) -> AsyncIterator[None]:
-    """Take over what the owner before left, while the block runs.
+async def recovering(
+    bus: Bus, admission: Admission, catalog: Catalog, ownership: Ownership
+) -> AsyncIterator[None]:
+    """Take over what owners before left in each partition that comes, while the block runs.
 
     A run that cannot go on here is tried again when a revision of some graph is loaded, and from
     time to time.
     """
     changed = asyncio.Event()
-    changed.set()
     catalog.on_graphs_changed(changed.set)
-    task = asyncio.create_task(_recover(bus, admission, changed), name="recover runs")
+    ownership.on_change(changed.set)
+    task = asyncio.create_task(_recover(bus, admission, ownership, changed), name="recover runs")
     try:
         yield
     finally:
@@ -41,19 +46,30 @@ async def recovering(bus: Bus, admission: Admission, catalog: Catalog) -> AsyncI
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _recover(bus: Bus, admission: Admission, changed: asyncio.Event) -> None:
-    waiting: set[str] | None = None
+async def _recover(
+    bus: Bus, admission: Admission, ownership: Ownership, changed: asyncio.Event
+) -> None:
+    waiting: set[str] = set()
+    seen: dict[int, int] = {}
     while True:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(changed.wait(), _LATER_S if waiting else None)
         changed.clear()
-        if waiting is None:
-            waiting = await _marked(bus)
+        epochs = ownership.epochs
+        # Also one that was lost and won back meanwhile.
+        new = {number for number, epoch in epochs.items() if seen.get(number) != epoch}
+        seen = epochs
+        if new:
+            waiting |= {each for each in await _marked(bus) if _partition(each) in new}
         places = asyncio.Semaphore(_AT_ONCE)
         left = await asyncio.gather(
             *(_take_over(bus, admission, subject, places) for subject in waiting)
         )
         waiting = {subject for subject in left if subject}
+
+
+def _partition(subject: str) -> int:
+    return partition(*subjects.parse_active(subject))
 
 
 async def _marked(bus: Bus) -> set[str]:
@@ -78,6 +94,8 @@ async def _take_over(
                 tenant, thread = subjects.parse_active(subject)
                 if await admission.take_over(tenant, thread, mark=mark[0]) is None:
                     await bus.delete(ACTIVE.name, mark[0])
+            except NotOwned:
+                return ""
             except MeshError as exc:
                 if not exc.retryable or exc.code == ErrorCode.UNKNOWN_GRAPH:
                     log.error("the run marked by %s waits: %s", subject, exc.message)  # noqa: TRY400

@@ -1,4 +1,4 @@
-"""The verbs of the protocol: what clients ask the coordinator that drives the runs."""
+"""The verbs of the protocol: what clients ask the coordinators."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from langgraph.errors import InvalidUpdateError
 from langgraph.types import StateSnapshot
 
 from langmesh.bus import Bus
-from langmesh.bus.service import Request, RpcServer
+from langmesh.bus.service import PassOn, Request, RpcServer
 from langmesh.coordinator.admission import Admission
 from langmesh.coordinator.catalog import Catalog
+from langmesh.coordinator.dealing import Dealer
+from langmesh.coordinator.ownership import DEALER_PARTITION
 from langmesh.coordinator.registrar import Registrar
-from langmesh.coordinator.run import Run
+from langmesh.coordinator.routing import Routing
 from langmesh.coordinator.saver import ThreadSaver
 from langmesh.coordinator.standing import Standing
 from langmesh.coordinator.threads import Thread
@@ -28,6 +30,7 @@ from langmesh.graphs.loading import LoadedGraph
 from langmesh.wire import codec, rpc, subjects
 from langmesh.wire.messages import ResumeCommand, Submission
 from langmesh.wire.names import to_token
+from langmesh.wire.peers import ASKER_HEADER
 
 log = logging.getLogger(__name__)
 
@@ -35,17 +38,28 @@ DECISION_S: Final = 30.0
 """How long ``run.start`` waits until the submission is accepted or refused."""
 _NO_NODE: Final = ("__start__", "__end__", "__input__", "__copy__")
 
-Verb = Callable[[str, Any, Request], Awaitable[msgspec.Struct]]
+Answer = msgspec.Struct | PassOn
+Verb = Callable[[str, Any, Request], Awaitable[Answer]]
 
 
 class Rpc:
     """Answers the verbs; :meth:`server` puts it on the bus."""
 
     def __init__(
-        self, bus: Bus, admission: Admission, catalog: Catalog, registrar: Registrar
+        self,
+        bus: Bus,
+        instance: str,
+        admission: Admission,
+        dealer: Dealer,
+        routing: Routing,
+        catalog: Catalog,
+        registrar: Registrar,
     ) -> None:
         self._bus = bus
+        self._instance = instance
         self._admission = admission
+        self._dealer = dealer
+        self._routing = routing
         self._catalog = catalog
         self._registrar = registrar
         self._standing = Standing(bus, admission)
@@ -63,19 +77,19 @@ class Rpc:
             "agent.unregister": self._unregister,
         }
 
-    def server(self, instance: str, **metadata: str) -> RpcServer:
+    def server(self, **metadata: str) -> RpcServer:
         """The service that answers while it is entered; ``metadata`` is shown with it."""
         return RpcServer(
             self._bus,
             name=rpc.SERVICE,
             version=rpc.VERSION,
-            subject=subjects.RPC_ALL,
+            subjects={"rpc": subjects.RPC_ALL, "peer": subjects.peer_rpc_all(self._instance)},
             handler=self.answer,
-            metadata={"instance": instance, **metadata},
+            metadata={"instance": self._instance, **metadata},
         )
 
-    async def answer(self, request: Request) -> msgspec.Struct:
-        """Answer one request.
+    async def answer(self, request: Request) -> Answer:
+        """Answer one request, or tell who does.
 
         Raises:
             MeshError: The error to answer with.
@@ -88,15 +102,16 @@ class Rpc:
                 f"there is no verb {names.verb[:80]!r}; there are {', '.join(rpc.VERBS)}",
             )
         asked = codec.decode_request(verb.request, request.body)
+        elsewhere = await self._routing.elsewhere(names.tenant, names.verb, asked, request)
+        if elsewhere is not None:
+            return elsewhere
         return await self._verbs[names.verb](names.tenant, asked, request)
 
     async def _start(self, tenant: str, asked: rpc.StartRun, request: Request) -> rpc.RunReference:
         fields = {name: getattr(asked, name) for name in Submission.__struct_fields__}
         return await self._submit(tenant, asked.graph, fields, request)
 
-    async def _resume(
-        self, tenant: str, asked: rpc.ResumeRun, request: Request
-    ) -> rpc.RunReference:
+    async def _resume(self, tenant: str, asked: rpc.ResumeRun, request: Request) -> Answer:
         self._catalog.get(tenant, asked.graph)
         if asked.resume is None:
             raise MeshError(ErrorCode.INVALID_FIELD, "resume: null is no answer")
@@ -106,6 +121,14 @@ class Rpc:
                 f"thread_id: no run on {asked.thread_id[:100]!r} waits for an answer",
             )
         fields = {"thread_id": asked.thread_id, "command": ResumeCommand(resume=asked.resume)}
+        start = Request(
+            subject=request.subject,
+            body=msgspec.json.encode({"graph": asked.graph, **fields}),
+            headers=request.headers,
+        )
+        elsewhere = await self._routing.passed_on(DEALER_PARTITION, tenant, "run.start", start)
+        if elsewhere is not None:
+            return elsewhere
         return await self._submit(tenant, asked.graph, fields, request)
 
     async def _submit(
@@ -120,42 +143,45 @@ class Rpc:
         # The parent waits, so it does not count: otherwise parents could take every place.
         parent = request.headers.get(rpc.PARENT_HEADER)
         lent = None
-        if parent and self._admission.find(tenant, parent) is not None:
-            lent = self._admission.lend()
+        if parent and (
+            self._admission.find(tenant, parent) is not None
+            or await self._routing.runs(tenant, parent)
+        ):
+            lent = self._dealer.lend()
         publishing = self._bus.append(
             subjects.submit(tenant, graph),
             body,
-            headers={"traceparent": traceparent} if traceparent else None,
+            headers={
+                ASKER_HEADER: self._instance,
+                **({"traceparent": traceparent} if traceparent else {}),
+            },
         )
         try:
-            seq, decision = await self._admission.decisions.publish(publishing)
+            seq, decision = await self._dealer.decisions.publish(publishing)
         except BaseException:
             if lent is not None:
                 lent.close()
             raise
 
-        def on_decision(decided: asyncio.Future[Run]) -> None:
-            self._admission.decisions.forget(seq)
+        def on_decision(decided: asyncio.Future[rpc.RunReference]) -> None:
+            self._dealer.decisions.forget(seq)
             if lent is not None and not decided.cancelled() and decided.exception() is None:
-                self._admission.lent_to(seq, lent)
+                self._dealer.lent_to(seq, lent)
             elif lent is not None:
                 lent.close()
 
         decision.add_done_callback(on_decision)
         try:
             async with asyncio.timeout(DECISION_S):
-                run = await asyncio.shield(decision)
+                return await asyncio.shield(decision)
         except TimeoutError:
             if lent is None:
-                self._admission.decisions.forget(seq)
+                self._dealer.decisions.forget(seq)
             raise MeshError(
                 ErrorCode.TIMED_OUT,
                 f"submission {seq} is stored, but not accepted after {DECISION_S:g} s",
                 remedy="Do not submit it again: it waits for its turn, and its events will tell.",
             ) from None
-        return rpc.RunReference(
-            run_id=run.id, thread_id=run.thread.name, submit_seq=seq, trace_id=run.span.trace_id
-        )
 
     async def _get(self, tenant: str, asked: rpc.GetRun, _request: Request) -> rpc.RunView:
         return await self._standing.now(tenant, asked.run_id)

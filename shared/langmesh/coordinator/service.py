@@ -12,10 +12,13 @@ from langmesh.bus.blobs import Blobs
 from langmesh.bus.streams import ensure_consumer, ensure_streams
 from langmesh.coordinator.admission import Admission
 from langmesh.coordinator.catalog import Catalog
+from langmesh.coordinator.dealing import Dealer
 from langmesh.coordinator.dispatch import Dispatcher
-from langmesh.coordinator.ownership import ownership
+from langmesh.coordinator.ownership import DEALER_PARTITION, Ownership
+from langmesh.coordinator.peers import Peers
 from langmesh.coordinator.recovery import recovering
 from langmesh.coordinator.registrar import Registrar
+from langmesh.coordinator.routing import Routing
 from langmesh.coordinator.rpc import Rpc
 from langmesh.coordinator.tasks import Engine
 from langmesh.coordinator.threads import Threads
@@ -76,8 +79,8 @@ class Coordinator:
         await ensure_consumer(bus, SUBMIT_CONSUMER)
         _, key = await capability_key(etcd)
         where = keys.coordinator(settings.tenant, service.instance)
+        ownership = Ownership(etcd, service.instance)
         async with (
-            ownership(etcd, service.instance, service.stop.set) as epoch,
             Catalog(bus, etcd).run() as catalog,
             following(etcd, settings) as configuration,
             Dispatcher(bus, catalog, service.instance).run() as dispatcher,
@@ -92,25 +95,51 @@ class Coordinator:
                 configuration=configuration,
             )
             threads = Threads(
-                bus, instance=service.instance, epoch=epoch, idle_max=settings.threads_max
+                bus,
+                instance=service.instance,
+                epoch=ownership.epoch,
+                idle_max=settings.threads_max,
             )
-            admission = Admission(bus, engine, threads, max_runs=settings.max_runs)
+            admission = Admission(bus, engine, threads)
+            peers = Peers(bus, service.instance, ownership, admission)
+            dealer = Dealer(
+                bus,
+                service.instance,
+                ownership,
+                admission,
+                peers,
+                max_runs=settings.max_runs,
+            )
+            routing = Routing(bus, service.instance, ownership)
+            registrar = Registrar(bus, etcd, catalog)
+            rpc = Rpc(bus, service.instance, admission, dealer, routing, catalog, registrar)
+
+            async def on_lost(partitions: frozenset[int]) -> None:
+                if DEALER_PARTITION in partitions:
+                    await dealer.stopped()
+                await admission.release(partitions)
+
+            # The registration ends first, so that others count on this one no more, and then what
+            # it owns is given to them while it still answers.
             async with (
                 admission.run(),
-                recovering(bus, admission, catalog),
-                Rpc(bus, admission, catalog, Registrar(bus, etcd, catalog)).server(
-                    service.instance,
+                peers.listening(),
+                dealer.run(),
+                recovering(bus, admission, catalog, ownership),
+                rpc.server(
                     release=settings.release,
                     subject=subjects.RPC_ALL,
                     stream=SUBMIT.name,
                     consumer=SUBMIT_CONSUMER.durable,
                 ),
+                ownership.run(on_gained=dispatcher.follow, on_lost=on_lost),
                 Registration(etcd, {where: _record(service, catalog)}) as registration,
             ):
                 catalog.on_graphs_changed(
                     lambda: registration.replace(where, _record(service, catalog))
                 )
                 await registration.wait_up(_REGISTERED_S)
+                await ownership.balanced(timeout_s=_REGISTERED_S)
                 log.info("durability profile: process-crash")
                 async with self._reporting(service, admission, registration):
                     with service.announced():

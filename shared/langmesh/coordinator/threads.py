@@ -8,23 +8,36 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from langmesh.bus import Bus
 from langmesh.coordinator.journal import Journal
 from langmesh.coordinator.saver import ThreadSaver
+from langmesh.errors import ErrorCode, MeshError
 from langmesh.graphs.loading import LoadedGraph
 from langmesh.log import Logs, ThreadLog
 from langmesh.log.chain import Tail
 from langmesh.wire.log import Record
+from langmesh.wire.names import partition
 
 if TYPE_CHECKING:
     from langmesh.coordinator.admission import Live
     from langmesh.coordinator.run import Run
 
 ThreadKey = tuple[str, str]
+
+
+class NotOwned(MeshError):
+    """Another coordinator owns the thread's partition, or is about to."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            ErrorCode.BUSY,
+            f"thread_id: {name[:100]!r} is in the hands of another coordinator",
+            remedy="Ask again in a moment.",
+        )
 
 
 @dataclass(slots=True, eq=False)
@@ -47,6 +60,11 @@ class Thread:
     """The run that was driven last in this process; an answer continues it while it asks."""
     _journal: Journal = field(default_factory=Journal)
     _folded: int = 0
+
+    @property
+    def partition(self) -> int:
+        """Where it belongs."""
+        return partition(self.tenant, self.name)
 
     @property
     def busy(self) -> bool:
@@ -91,11 +109,13 @@ class Threads:
     Args:
         bus: The connection.
         instance: This coordinator, written into every entry.
-        epoch: Of its ownership, likewise.
+        epoch: Tells the epoch of its ownership of a partition, likewise written; 0 for none.
         idle_max: How many idle threads are kept in memory.
     """
 
-    def __init__(self, bus: Bus, *, instance: str, epoch: int, idle_max: int) -> None:
+    def __init__(
+        self, bus: Bus, *, instance: str, epoch: Callable[[int], int], idle_max: int
+    ) -> None:
         self._bus = bus
         self._instance = instance
         self._epoch = epoch
@@ -108,9 +128,9 @@ class Threads:
         for logs in self._logs.values():
             logs.close()
 
-    def get(self, tenant: str, name: str) -> Thread | None:
-        """A thread that is in memory."""
-        return self._threads.get((tenant, name))
+    def has(self, thread: Thread) -> bool:
+        """Whether a thread is still this coordinator's."""
+        return self._threads.get((thread.tenant, thread.name)) is thread
 
     @contextlib.asynccontextmanager
     async def using(self, tenant: str, name: str, *, is_new: bool = False) -> AsyncIterator[Thread]:
@@ -122,13 +142,16 @@ class Threads:
             is_new: Whether its name was made for it just now, so that there is nothing to load.
 
         Raises:
+            NotOwned: It is not this coordinator's.
             MeshError: INVALID_NAME, BROKEN_CHAIN, BROKER_UNAVAILABLE.
         """
+        if not (epoch := self._epoch(partition(tenant, name))):
+            raise NotOwned(name)
         key = (tenant, name)
         thread = self._threads.get(key)
         if thread is None or (thread.log.failed and not thread.busy):
             logs = self._logs_of(tenant)
-            thread = Thread(tenant, name, logs.own(name, epoch=self._epoch), logs)
+            thread = Thread(tenant, name, logs.own(name, epoch=epoch), logs)
             self._threads[key] = thread
             if is_new:
                 thread.log.begin()
@@ -140,6 +163,13 @@ class Threads:
             yield thread
         finally:
             thread.users -= 1
+
+    def drop(self, partitions: Collection[int]) -> None:
+        """Forget the threads of partitions that have another owner."""
+        for key, thread in list(self._threads.items()):
+            if thread.partition in partitions:
+                thread.log.close()
+                del self._threads[key]
 
     def _logs_of(self, tenant: str) -> Logs:
         if (logs := self._logs.get(tenant)) is None:

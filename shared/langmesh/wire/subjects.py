@@ -134,7 +134,7 @@ def parse_rpc(subject: str) -> RpcSubject:
     """
     prefix, _, rest = subject.partition(".rpc.")
     tenant, _, verb = rest.partition(".")
-    if prefix != ROOT:
+    if prefix != ROOT and not prefix.startswith(f"{ROOT}.peer."):
         raise MeshError(ErrorCode.INVALID_NAME, f"{subject[:200]!r} is not a rpc subject")
     return RpcSubject(from_token(tenant), _verb(verb))
 
@@ -302,6 +302,26 @@ def chunks_of_run(tenant: str, graph: str, thread: str, run: str) -> str:
 def dead(tenant: str, graph: str, node: str) -> str:
     """Where messages are kept that no attempt could use."""
     return f"{ROOT}.dead.{_t(tenant, 'tenant')}.{_t(graph, 'graph')}.{_t(node, 'node')}"
+
+
+def peer(instance: str) -> str:
+    """Where a coordinator hears other coordinators."""
+    return f"{ROOT}.peer.{_t(instance, 'instance')}"
+
+
+def peer_rpc(instance: str, tenant: str, verb: str) -> str:
+    """Where a coordinator gets a request that another one passes on."""
+    return f"{peer(instance)}{rpc(tenant, verb).removeprefix(ROOT)}"
+
+
+def peer_rpc_all(instance: str) -> str:
+    """Wildcard over the requests that other coordinators pass on to one."""
+    return f"{peer(instance)}{RPC_ALL.removeprefix(ROOT)}"
+
+
+def slots_of(partition: int) -> str:
+    """Wildcard over the slots of a partition."""
+    return f"{ROOT}.slot.{partition}.*.*.*.*"
 
 
 def control(tenant: str, graph: str, node: str) -> str:
