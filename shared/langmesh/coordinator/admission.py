@@ -27,6 +27,7 @@ from langmesh.coordinator.run import Again, Run, Submitted
 from langmesh.coordinator.tasks import Engine
 from langmesh.coordinator.threads import NotOwned, Thread, Threads
 from langmesh.errors import ErrorCode, MeshError
+from langmesh.service.ending import end
 from langmesh.service.load import Counts
 from langmesh.telemetry import attributes
 from langmesh.wire import codec, subjects
@@ -117,9 +118,7 @@ class Admission:
             yield
         finally:
             forget()
-            for task in (*workers, *self._drivers):
-                task.cancel()
-            await asyncio.gather(*workers, *self._drivers, return_exceptions=True)
+            await end((*workers, *self._drivers))
             self.threads.close()
             for arrival in self._held.values():
                 for each in arrival.deliveries:
@@ -156,10 +155,7 @@ class Admission:
         gone = [each for each in self._live.values() if each.run.thread.partition in partitions]
         for live in gone:
             live.run.thread.waiting.clear()
-        drivers = [each.driver for each in gone if each.driver is not None]
-        for driver in drivers:
-            driver.cancel()
-        await asyncio.gather(*drivers, return_exceptions=True)
+        await end(each.driver for each in gone if each.driver is not None)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_STOP_S):
                 await asyncio.gather(*(each.run.events.stop() for each in gone))

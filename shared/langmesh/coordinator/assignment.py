@@ -24,10 +24,11 @@ def assign(members: Collection[str]) -> Mapping[int, str]:
 def _assigned(members: frozenset[str]) -> Mapping[int, str]:
     if not members:
         return MappingProxyType({})
-    wanted = {
-        n: max(members, key=lambda member, n=n: _weight(n, member)) for n in range(PARTITIONS)
-    }
-    return MappingProxyType(wanted)
+    return MappingProxyType({number: _heaviest(number, members) for number in range(PARTITIONS)})
+
+
+def _heaviest(partition: int, members: Collection[str]) -> str:
+    return max(members, key=lambda member: _weight(partition, member))
 
 
 def _weight(partition: int, member: str) -> tuple[bytes, str]:

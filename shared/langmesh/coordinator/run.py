@@ -43,6 +43,7 @@ from langmesh.wire.messages import (
 
 log = logging.getLogger(__name__)
 
+_AGAIN_S: Final = 0.25
 _AGENT_MODES: Final = frozenset({"custom", "messages"})
 
 
@@ -141,8 +142,13 @@ class Run:
             return
         self._called_off = True
         self.log.call_off()
-        if self._driver is not None:
+        self._cancel_driver()
+
+    def _cancel_driver(self) -> None:
+        """Cancel until the run ends, since one may be dropped (see ``service.ending``)."""
+        if self._driver is not None and not self.closing:
             self._driver.cancel()
+            asyncio.get_running_loop().call_later(_AGAIN_S, self._cancel_driver)
 
     async def abandon(self) -> None:
         """End the run while it waits for a human.
@@ -207,7 +213,8 @@ class Run:
         except asyncio.CancelledError:
             assert self._driver is not None
             if self._is_called_off():
-                self._driver.uncancel()
+                while self._driver.uncancel():
+                    pass
             elif self._driver.cancelling():
                 self.span.end("its coordinator stopped")
                 raise

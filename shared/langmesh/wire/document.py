@@ -39,7 +39,7 @@ _EVENTS = subjects.events_of_graph(examples.TENANT, examples.GRAPH)
 _REJECT = subjects.reject(examples.TENANT, examples.GRAPH)
 _WHO = (
     ("client", "[`Submission`](#submission)", "any coordinator", "SUBMIT, JSON"),
-    ("client", "[requests](#requests)", "the coordinator that drives, which answers", "–, JSON"),
+    ("client", "[requests](#requests)", "any coordinator; one answers", "–, JSON"),
     ("agent", "[`agent.register`](#registeragent)", "any coordinator", "–, JSON"),
     ("coordinator", "[events of a run](#events-of-a-run)", "clients", "EVENT, JSON"),
     ("coordinator", "[`run.rejected.v1`](#runrejectedv1)", "clients", "EVENT, JSON"),
@@ -218,9 +218,9 @@ asyncio.run(main())
 _REQUESTS = f"""\
 ## Requests
 
-A client asks the coordinator that drives the runs with a NATS request on
+A client asks any coordinator with a NATS request on
 `{subjects.ROOT}.rpc.<tenant>.<verb>` and a JSON object as its body. The answer is the verb's reply
-or an [`RpcError`](#rpcerror); while no coordinator drives, NATS itself says that there are no
+or an [`RpcError`](#rpcerror); while no coordinator is up, NATS itself says that there are no
 responders. A client that hears nothing may ask again; with ids of its own (`run_id` and
 `thread_id`) a repeated `run.start` makes no second run. The coordinator is a NATS micro service
 named `{rpc.SERVICE}`, so that `nats micro ls` and `nats micro stats` show it.
