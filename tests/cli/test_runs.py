@@ -158,6 +158,12 @@ async def test_runs_are_listed_shown_answered_and_cancelled(
         for words in (failed["trace_id"], "out of order", "not yet", task["instance"]):
             assert words in text
 
+        again = await called("runs", "retry", failed["run_id"])
+        assert again["run_id"] != failed["run_id"]
+        assert again["thread_id"] == failed["thread_id"]
+        refused = await called("runs", "retry", failed["run_id"], code=1)
+        assert refused["error"]["code"] in ("busy", "invalid_field")
+
         text = await told("runs", "show", runs[1]["run_id"])
         assert "langmesh runs resume asks --graph approval" in text
         answered = await called("runs", "resume", "asks", "--graph", "approval", "--value", '"yes"')

@@ -66,8 +66,12 @@ _COMMANDS = {
         ),
     ),
     "runs": _Command(
-        "list runs, show, cancel and answer them",
-        ("runs ls --status error", "runs show run-0a1b2c3d-7", "runs cancel run-0a1b2c3d-7"),
+        "list runs, show, cancel, answer and retry them",
+        ("runs ls --status error", "runs show run-0a1b2c3d-7", "runs retry run-0a1b2c3d-7"),
+    ),
+    "dead": _Command(
+        "list the letters that nobody could use, show, replay and drop them",
+        ("dead ls", "dead show 7", "dead replay 7", "dead drop 7"),
     ),
     "events": _Command(
         "show what runs do, as it is stored",

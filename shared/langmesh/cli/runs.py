@@ -1,4 +1,4 @@
-"""``langmesh runs``: list runs, look at one, end one, answer one."""
+"""``langmesh runs``: list runs, look at one, end one, answer one, go on where one failed."""
 
 from __future__ import annotations
 
@@ -56,7 +56,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     cancel = add_command(
         actions, "cancel", "end a run that is not over", ("runs cancel run-0a1b2c3d-7",)
     )
-    for each in (show, cancel):
+    retry = add_command(
+        actions,
+        "retry",
+        "go on where a run failed or was cancelled, as a new run on its thread",
+        ("runs retry run-0a1b2c3d-7",),
+    )
+    for each in (show, cancel, retry):
         each.add_argument("run", metavar="RUN", help="id of a run")
     resume = add_command(
         actions,
@@ -203,15 +209,30 @@ async def _cancel(bus: Bus, args: argparse.Namespace, tenant: str, _value: Any) 
 async def _resume(bus: Bus, args: argparse.Namespace, tenant: str, value: Any) -> None:
     asked = {"graph": args.graph, "thread_id": args.thread, "resume": value}
     found = await ask(bus, tenant, "run.resume", asked, timeout_s=_RESUME_S)
+    _tell_begun(msgspec.convert(found, RunReference), "goes on", as_json=args.json)
+
+
+async def _retry(bus: Bus, args: argparse.Namespace, tenant: str, _value: Any) -> None:
+    found = await ask(bus, tenant, "run.retry", {"run_id": args.run}, timeout_s=_RESUME_S)
     run = msgspec.convert(found, RunReference)
-    if args.json:
+    _tell_begun(run, f"goes on where {args.run} stopped", as_json=args.json)
+
+
+def _tell_begun(run: RunReference, what: str, *, as_json: bool) -> None:
+    if as_json:
         say_json(run)
     else:
-        say(f"run {styled(run.run_id, 'bold')} goes on")
+        say(f"run {styled(run.run_id, 'bold')} {what}")
         say(f"  langmesh events --run {shlex.quote(run.run_id)} --follow")
 
 
-_ACTIONS = {"ls": _list, "show": _report, "cancel": _cancel, "resume": _resume}
+_ACTIONS = {
+    "ls": _list,
+    "show": _report,
+    "cancel": _cancel,
+    "resume": _resume,
+    "retry": _retry,
+}
 
 
 def _status(status: str) -> str:

@@ -234,7 +234,7 @@ class Dealer:
             run=decided.run,
             error=None
             if fault is None
-            else MeshError(ErrorCode(fault.code), fault.message, remedy=fault.remedy),
+            else MeshError(ErrorCode.received(fault.code), fault.message, remedy=fault.remedy),
             returned=decided.returned,
         )
         self._decide(decided.seq, decided.owner, decision)

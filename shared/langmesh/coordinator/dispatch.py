@@ -50,6 +50,7 @@ class Attempt:
     node: str
     release: str
     run: str
+    task: str
     cap: str
     slot: str
     subject: str
@@ -190,9 +191,7 @@ class Dispatcher:
         except MeshError as exc:
             log.error("the outcome in %s cannot be used: %s", attempt.slot, exc)  # noqa: TRY400
             attempt.outcome.set_exception(exc)
-            self._spawn(
-                self._bury(attempt.tenant, attempt.graph, attempt.node, attempt.slot, 0, exc, body)
-            )
+            self._spawn(self._bury(_letter(attempt, attempt.slot, 0, exc, body), _place(attempt)))
 
     def _on_rejected(self, subject: str, body: bytes) -> None:
         """An agent could not decode a task: keep it in DEAD, and fail the attempt."""
@@ -206,58 +205,27 @@ class Dispatcher:
         )
         mine = next((a for a in self._pending.values() if a.exec_seq == outcome.exec_seq), None)
         if mine is not None and not mine.outcome.done():
-            mine.outcome.set_exception(MeshError(ErrorCode(fault.code), fault.message))
+            error = MeshError(ErrorCode.received(fault.code), fault.message)
+            mine.outcome.set_exception(error)
         if REJECTIONS_PARTITION not in self._partitions:
             return
         names = subjects.parse_slot(subject)
-        error = MeshError(ErrorCode(fault.code), fault.message)
-        self._spawn(
-            self._bury(
-                names.tenant,
-                names.graph,
-                names.node,
-                subject,
-                outcome.exec_seq,
-                error,
-                outcome.body,
-            )
-        )
+        error = MeshError(ErrorCode.received(fault.code), fault.message)
+        letter = _letter(mine, subject, outcome.exec_seq, error, outcome.body)
+        self._spawn(self._bury(letter, subjects.dead(names.tenant, names.graph, names.node)))
 
-    async def _bury(
-        self,
-        tenant: str,
-        graph: str,
-        node: str,
-        subject: str,
-        seq: int,
-        error: MeshError,
-        body: bytes,
-    ) -> None:
-        letter = DeadLetter(
-            reason=error.code,
-            message=error.message,
-            subject=subject,
-            stream_seq=seq,
-            time=now_iso(),
-            body=body[: codec.BODY_BYTES_MAX // 2],
-        )
+    async def _bury(self, letter: DeadLetter, place: str) -> None:
         try:
-            await self._bus.append(subjects.dead(tenant, graph, node), codec.encode_json(letter))
+            await self._bus.append(place, codec.encode_json(letter))
         except MeshError as exc:
             log.error("a dead letter is lost: %s", exc)  # noqa: TRY400
 
     async def bury_poison(self, attempt: Attempt, outcome: OutcomePayload) -> None:
         """Keep a task in DEAD that kills its agents."""
         message = outcome.fault.message if outcome.fault is not None else "delivered too often"
-        await self._bury(
-            attempt.tenant,
-            attempt.graph,
-            attempt.node,
-            attempt.subject,
-            attempt.exec_seq,
-            MeshError(ErrorCode.NODE_POISONED, message),
-            attempt.body,
-        )
+        error = MeshError(ErrorCode.NODE_POISONED, message)
+        letter = _letter(attempt, attempt.subject, attempt.exec_seq, error, attempt.body)
+        await self._bury(letter, _place(attempt))
 
     def _watch_service(self, attempt: Attempt) -> None:
         if not self._is_served(attempt) and not attempt.told_waiting:
@@ -309,3 +277,22 @@ class Dispatcher:
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+
+def _place(attempt: Attempt) -> str:
+    return subjects.dead(attempt.tenant, attempt.graph, attempt.node)
+
+
+def _letter(
+    attempt: Attempt | None, subject: str, seq: int, error: MeshError, body: bytes
+) -> DeadLetter:
+    return DeadLetter(
+        reason=error.code,
+        message=error.message,
+        subject=subject,
+        stream_seq=seq,
+        time=now_iso(),
+        body=body[: codec.BODY_BYTES_MAX // 2],
+        run_id="" if attempt is None else attempt.run,
+        task_id="" if attempt is None else attempt.task,
+    )

@@ -35,6 +35,8 @@ class LastRun:
     begun: Begun
     """What the loop was last given: the start, or the answer to the last question."""
     phase: Phase = "running"
+    status: str = ""
+    """How it ended, as in ``run.ended.v1``."""
     cancelling: bool = False
     step: SuperstepRecord | None = None
     """The last superstep since `begun`."""
@@ -80,7 +82,7 @@ class Journal:
             case RunCancellingRecord():
                 run.cancelling = True
             case RunEndedRecord():
-                run.phase = "ended"
+                run.phase, run.status = "ended", record.status
             case Begun():
                 run.begun, run.phase, run.step = record, "running", None
             case _:

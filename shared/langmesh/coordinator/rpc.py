@@ -19,6 +19,7 @@ from langmesh.coordinator.catalog import Catalog
 from langmesh.coordinator.dealing import Dealer
 from langmesh.coordinator.ownership import DEALER_PARTITION
 from langmesh.coordinator.registrar import Registrar
+from langmesh.coordinator.retrying import successor
 from langmesh.coordinator.routing import Routing
 from langmesh.coordinator.saver import ThreadSaver
 from langmesh.coordinator.standing import Standing
@@ -69,6 +70,7 @@ class Rpc:
             "run.wait": self._wait,
             "run.cancel": self._cancel,
             "run.resume": self._resume,
+            "run.retry": self._retry,
             "thread.state": self._state,
             "thread.history": self._history,
             "thread.update": self._update,
@@ -120,16 +122,26 @@ class Rpc:
                 ErrorCode.UNKNOWN_THREAD,
                 f"thread_id: no run on {asked.thread_id[:100]!r} waits for an answer",
             )
-        fields = {"thread_id": asked.thread_id, "command": ResumeCommand(resume=asked.resume)}
-        start = Request(
-            subject=request.subject,
-            body=msgspec.json.encode({"graph": asked.graph, **fields}),
-            headers=request.headers,
-        )
+        command = ResumeCommand(resume=asked.resume)
+        fields = {"graph": asked.graph, "thread_id": asked.thread_id, "command": command}
+        return await self._begin(tenant, fields, request)
+
+    async def _retry(self, tenant: str, asked: rpc.RetryRun, request: Request) -> Answer:
+        thread_id = await self._standing.thread_of(tenant, asked.run_id)
+        async with self._admission.threads.using(tenant, thread_id) as thread:
+            last = (await thread.journal()).last
+        fields = successor(asked.run_id, thread_id, last)
+        return await self._begin(tenant, fields, request)
+
+    async def _begin(self, tenant: str, fields: dict[str, Any], request: Request) -> Answer:
+        """Submit what is looked at here and dealt elsewhere, perhaps."""
+        body = msgspec.json.encode(fields)
+        start = Request(request.subject, body, request.headers)
         elsewhere = await self._routing.passed_on(DEALER_PARTITION, tenant, "run.start", start)
         if elsewhere is not None:
             return elsewhere
-        return await self._submit(tenant, asked.graph, fields, request)
+        asked = codec.decode_request(rpc.StartRun, body)
+        return await self._start(tenant, asked, request)
 
     async def _submit(
         self, tenant: str, graph: str, fields: dict[str, Any], request: Request

@@ -73,6 +73,16 @@ class Standing:
         except TimeoutError:
             return msgspec.structs.replace(await self.now(tenant, run_id), timed_out=True)
 
+    async def thread_of(self, tenant: str, run_id: str) -> str:
+        """The thread of a run.
+
+        Raises:
+            MeshError: UNKNOWN_RUN.
+        """
+        if (live := self._admission.find(tenant, run_id)) is not None:
+            return live.run.thread.name
+        return subjects.parse_event((await self._stored(tenant, run_id)).subject).thread
+
     async def cancel(self, tenant: str, run_id: str) -> RunView:
         """End a run that is not over, and tell how it ended.
 

@@ -230,6 +230,7 @@ class Tasks:
             node=task.name,
             release=binding.release,
             run=self.run,
+            task=task.id,
             cap=cap,
             slot=slot,
             subject=binding.subject,

@@ -431,6 +431,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", ta
     body: bytes
     """The message as it was, base64 in JSON."""
     run_id: str = ""
+    """The run that failed by it; empty if nobody knows it."""
     task_id: str = ""
 
 

@@ -59,8 +59,8 @@ class WaitRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class CancelRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """End a run that is queued, running or interrupted, with status ``cancelled``.
 
-    The answer comes when ``run.ended.v1`` is stored. The request itself is not durable: if the
-    coordinator dies before that, the run goes on with the next one.
+    The answer comes when ``run.ended.v1`` is stored; whoever hears none asks again. The wish is in
+    the thread's log before the run ends, so that a coordinator that takes over ends it as well.
     """
 
     run_id: str
@@ -79,6 +79,17 @@ class ResumeRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """The thread that waits."""
     resume: Any
     """The answer, or an object of answers by interrupt id; not null."""
+
+
+class RetryRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Go on where a run failed or was cancelled, as a new run on its thread.
+
+    As LangGraph's ``invoke(None, config)``: tasks of the last superstep that have succeeded are not
+    executed again, the others are. The run must be the last one on its thread.
+    """
+
+    run_id: str
+    """Id of the run that ended."""
 
 
 class GetState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -355,6 +366,7 @@ VERBS: Final[dict[str, Verb]] = {
     "run.wait": Verb(WaitRun, RunView, "Waits until a run is over or asks a human."),
     "run.cancel": Verb(CancelRun, RunView, "Ends a run, and tells how it ended."),
     "run.resume": Verb(ResumeRun, RunReference, "Answers a run's interrupt; the run goes on."),
+    "run.retry": Verb(RetryRun, RunReference, "Goes on where a run failed, as a new run."),
     "thread.state": Verb(GetState, ThreadState, "Shows the latest checkpoint of a thread."),
     "thread.history": Verb(GetHistory, ThreadHistory, "Shows the checkpoints of a thread."),
     "thread.update": Verb(UpdateThread, ThreadUpdated, "Writes to a thread's state."),

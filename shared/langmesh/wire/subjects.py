@@ -74,6 +74,15 @@ class ExecSubject:
 
 
 @dataclass(frozen=True, slots=True)
+class DeadSubject:
+    """The names in a dead letter's subject."""
+
+    tenant: str
+    graph: str
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
 class StoreSubject:
     """The names in the subject of a store's item."""
 
@@ -302,6 +311,23 @@ def chunks_of_run(tenant: str, graph: str, thread: str, run: str) -> str:
 def dead(tenant: str, graph: str, node: str) -> str:
     """Where messages are kept that no attempt could use."""
     return f"{ROOT}.dead.{_t(tenant, 'tenant')}.{_t(graph, 'graph')}.{_t(node, 'node')}"
+
+
+def deads(tenant: str, graph: str | None = None, node: str | None = None) -> str:
+    """Wildcard over the dead letters of a tenant, of a graph or of a node."""
+    named = ((graph, "graph"), (node, "node"))
+    tokens = ("*" if name is None else _t(name, field) for name, field in named)
+    return f"{ROOT}.dead.{_t(tenant, 'tenant')}.{'.'.join(tokens)}"
+
+
+def parse_dead(subject: str) -> DeadSubject:
+    """Take a dead letter's subject apart.
+
+    Raises:
+        MeshError: INVALID_NAME if it is not one.
+    """
+    tenant, graph, node = _parts(subject, "dead", 3)
+    return DeadSubject(from_token(tenant), from_token(graph), from_token(node))
 
 
 def peer(instance: str) -> str:
