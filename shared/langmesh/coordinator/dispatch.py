@@ -67,6 +67,8 @@ class Attempt:
     """Whether it goes to an agent in another language."""
     may_be_done: bool = False
     """Whether a coordinator before may have sent it, so that its slot is looked at first."""
+    was_done: bool = False
+    """Whether that slot was filled."""
     exec_seq: int = 0
     told_waiting: bool = False
 
@@ -125,6 +127,7 @@ class Dispatcher:
         self._pending[attempt.cap] = attempt
         try:
             if attempt.may_be_done and (done := await self._bus.last(SLOT.name, attempt.slot)):
+                attempt.was_done = True
                 self._resolve(attempt, done[1])
                 return await attempt.outcome
             attempt.sent_at = monotonic()

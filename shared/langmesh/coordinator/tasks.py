@@ -13,6 +13,7 @@ from langgraph.types import PregelExecutableTask
 
 from langmesh.bus.blobs import Blobs
 from langmesh.clock import new_id, now_ms
+from langmesh.coordinator import backoff
 from langmesh.coordinator.caps import capability, idempotency_key
 from langmesh.coordinator.catalog import Catalog
 from langmesh.coordinator.dispatch import Attempt, Dispatcher
@@ -136,6 +137,8 @@ class Tasks:
                 return msgspec.structs.replace(
                     outcome, payload=msgspec.structs.replace(payload, kind="error")
                 )
+            if number == 1 and attempt.was_done:
+                first_at = backoff.begun_at_ms(outcome)
             number += 1
             self.events.emit(
                 TaskRestarted,
@@ -146,8 +149,11 @@ class Tasks:
                 error=_attempt_error(outcome),
             )
             links = [outcome.header.traceparent]
+            left_ms = payload.delay_ms
+            if attempt.was_done:
+                left_ms = backoff.left_ms(outcome, now_ms())
             # No worker is held while the backoff passes.
-            await asyncio.sleep(payload.delay_ms / 1000)
+            await asyncio.sleep(left_ms / 1000)
 
     async def _attempt(
         self,
