@@ -3,10 +3,11 @@
 import asyncio
 from typing import Any
 
+from langgraph.errors import NodeError
 from langgraph.graph import START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
-from langgraph.types import RetryPolicy, interrupt
+from langgraph.types import Command, RetryPolicy, interrupt
 
 from tests.graphs.shapes import Trail, step
 
@@ -56,6 +57,50 @@ def _failing(exc: Exception) -> StateGraph:
     graph.add_node("fail", fail)
     graph.add_edge(START, "first")
     graph.add_edge("first", "fail")
+    return graph
+
+
+def handled() -> StateGraph:
+    """Failures that handlers turn into updates and ways, after the retries."""
+
+    async def fetch(state: Trail) -> Trail:
+        raise ConnectionError("nobody is there")
+
+    async def parse(state: Trail) -> Trail:
+        raise ValueError("no number", 7)
+
+    async def another_way(state: Trail, error: NodeError) -> Command[Any]:
+        assert isinstance(error.error, ConnectionError)
+        return Command(update={"trail": [f"{error.node}: {error.error}"], "n": 3}, goto="by_hand")
+
+    async def by_default(state: Trail, error: NodeError) -> Trail:
+        return {"trail": [f"{error.node}: {error.error.args}"]}
+
+    graph = StateGraph(Trail)
+    policy = RetryPolicy(initial_interval=0.02, jitter=False, max_attempts=2)
+    graph.set_node_defaults(error_handler=by_default)
+    graph.add_node("fetch", fetch, retry_policy=policy, error_handler=another_way)
+    graph.add_node("by_hand", step("by_hand"))
+    graph.add_node("parse", parse)
+    graph.add_node("end", step("end"))
+    graph.add_edge(START, "fetch")
+    graph.add_edge("by_hand", "parse")
+    graph.add_edge("parse", "end")
+    return graph
+
+
+def handled_badly() -> StateGraph:
+    """A handler that fails itself."""
+
+    async def fail(state: Trail) -> Trail:
+        raise ValueError("first")
+
+    async def handle(state: Trail, error: NodeError) -> Trail:
+        raise ValueError(f"worse than {error.error}")
+
+    graph = StateGraph(Trail)
+    graph.add_node("fail", fail, error_handler=handle)
+    graph.add_edge(START, "fail")
     return graph
 
 

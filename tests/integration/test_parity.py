@@ -85,11 +85,13 @@ SUCCEED = [
         fields={"context": {"language": "de", "polite": False}},
     ),
     Case(graph=POLICIES + "flaky", input={"n": 0}),
+    Case(graph=POLICIES + "handled", input={"n": 0}),
 ]
 FAIL = [
     Case(graph=SHAPES + "endless", input={"n": 0}, fields={"config": {"recursion_limit": 5}}),
     Case(graph=POLICIES + "hopeless", input={"n": 0}),
     Case(graph=POLICIES + "raises", input={"n": 0}),
+    Case(graph=POLICIES + "handled_badly", input={"n": 0}),
     Case(graph=POLICIES + "raises_own", input={"n": 0}),
     Case(graph=POLICIES + "slow", input={"n": 0}),
     Case(graph=POLICIES + "bad_update", input={"n": 0}, parallel=True),
@@ -98,7 +100,13 @@ ASK = [
     Case(graph=POLICIES + "asks", input={"n": 0}, resumes=("Ada", 36)),
     Case(graph=POLICIES + "gated", input={"n": 0}, resumes=(None, None)),
 ]
-FAILING_NODE = {"hopeless": "fetch", "raises": "fail", "raises_own": "fail", "slow": "sleep"}
+FAILING_NODE = {
+    "hopeless": "fetch",
+    "handled_badly": "__error_handler__fail",
+    "raises": "fail",
+    "raises_own": "fail",
+    "slow": "sleep",
+}
 CODES = {"endless": "recursion_limit", "slow": "node_timed_out", "bad_update": "invalid_input"}
 
 

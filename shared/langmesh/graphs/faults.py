@@ -42,6 +42,14 @@ def to_fault(exc: BaseException, *, node: str, code: ErrorCode, serde: Serde) ->
     )
 
 
+def fault_of(exc: BaseException, *, node: str, serde: Serde) -> Fault:
+    """The fault that an exception was rebuilt of, or its description."""
+    fault: Fault | None = getattr(exc, "__langmesh_fault__", None)
+    if fault is not None:
+        return fault
+    return to_fault(exc, node=node, code=ErrorCode.NODE_RAISED, serde=serde)
+
+
 def text_of(exc: BaseException) -> str:
     """An exception's text, bounded and encodable, whatever its own ``__str__`` does."""
     try:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import msgspec
 from langgraph.errors import GraphInterrupt, NodeCancelledError, NodeError, NodeTimeoutError
 from langgraph.runtime import ExecutionInfo, Runtime
 from langgraph.types import PregelExecutableTask, RetryPolicy, TimeoutPolicy
@@ -16,12 +17,12 @@ from langgraph.types import PregelExecutableTask, RetryPolicy, TimeoutPolicy
 from langmesh.bus.blobs import Blobs
 from langmesh.errors import ErrorCode, MeshError
 from langmesh.graphs import compat
-from langmesh.graphs.faults import RemoteNodeError, to_fault
+from langmesh.graphs.faults import from_fault, to_fault
 from langmesh.graphs.loading import LoadedGraph
 from langmesh.graphs.serde import NULL, fetch, is_stowed, stow
 from langmesh.graphs.stores import Stores
 from langmesh.registry.policies import NodePolicy
-from langmesh.wire.messages import ExecuteTask, OutcomePayload, Value
+from langmesh.wire.messages import ExecuteTask, Fault, OutcomePayload, Value
 
 WriteChunk = Callable[[str, list[str], Any], None]
 """Receives (stream mode, namespace, data) of each chunk; may be called from any thread."""
@@ -169,8 +170,9 @@ class NodeRunner:
         }
         if payload.node_error is not None:
             failed = await self._value(payload.node_error, "error of the failed node")
+            fault = msgspec.convert(failed, Fault)
             configurable[compat.CONFIG_KEY_NODE_ERROR] = NodeError(
-                node=failed["node"], error=RemoteNodeError(f"{failed['type']}: {failed['text']}")
+                node=fault.node, error=from_fault(fault, serde)
             )
         config: dict[str, Any] = {
             "tags": [*given.get("tags", []), *(self._proc.tags or [])],

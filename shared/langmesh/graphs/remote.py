@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 from langgraph.errors import GraphInterrupt
 from langgraph.types import Command, PregelExecutableTask
 
 from langmesh.bus.blobs import Blobs
 from langmesh.errors import ErrorCode, MeshError
 from langmesh.graphs import compat
-from langmesh.graphs.faults import from_fault
+from langmesh.graphs.faults import fault_of, from_fault
 from langmesh.graphs.serde import NULL, Serde, fetch, stow
 from langmesh.wire.messages import (
     ExecutePayload,
@@ -106,11 +107,7 @@ class TaskParts:
         failed = conf.get(compat.CONFIG_KEY_NODE_ERROR)
         self.node_error = (
             serde.encode(
-                {
-                    "node": failed.node,
-                    "type": type(failed.error).__name__,
-                    "text": str(failed.error),
-                },
+                msgspec.to_builtins(fault_of(failed.error, node=failed.node, serde=serde)),
                 what="error of the failed node",
             )
             if failed is not None
