@@ -20,7 +20,7 @@ setup:
 # Pin all dependencies again, by hash; needs uv. Read the diff before you commit it.
 [group('setup')]
 lock *args:
-    uv pip compile pyproject.toml --extra demo --extra test --universal --python-version 3.11 --generate-hashes \
+    uv pip compile pyproject.toml --extra demo --extra bench --extra test --universal --python-version 3.11 --generate-hashes \
         --no-emit-index-url --no-header --quiet --output-file requirements.lock "$@"
     printf '%s\n' codespell import-linter mypy ruff | uv pip compile - --universal \
         --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate \

@@ -11,7 +11,7 @@ import contextlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Final
 
 from langmesh.errors import ErrorCode, MeshError
 
@@ -58,6 +58,12 @@ def _endpoints(text: str) -> tuple[str, ...]:
     return parts
 
 
+PROCESS_CRASH: Final = "process-crash"
+"""What is acknowledged survives the death of any process."""
+POWER_LOSS: Final = "power-loss"
+"""It survives the loss of a machine's power as well."""
+
+
 def _nats_url(text: str) -> str:
     scheme, _, rest = text.partition("://")
     host, colon, port = rest.partition("/")[0].rpartition("@")[2].partition(":")
@@ -70,6 +76,12 @@ def _nats_url(text: str) -> str:
 
 def _is_port(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) <= 65_535
+
+
+def _profile(text: str) -> str:
+    if text not in {PROCESS_CRASH, POWER_LOSS}:
+        raise ValueError(f"expected {PROCESS_CRASH} or {POWER_LOSS}")
+    return text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +116,15 @@ class Settings:
     )
     threads_max: int = _setting(
         "LANGMESH_THREADS_MAX", 1_000, _positive_int, "idle threads kept in a coordinator's memory"
+    )
+    durability_profile: str = _setting(
+        "LANGMESH_DURABILITY_PROFILE",
+        "process-crash",
+        _profile,
+        "what survives: process-crash or power-loss",
+    )
+    replicas: int = _setting(
+        "LANGMESH_REPLICAS", 1, _positive_int, "copies of each stream, in a cluster of nats-servers"
     )
     sample_ratio: float = _setting(
         "LANGMESH_SAMPLE_RATIO", 1.0, _ratio, "share of runs that are traced"

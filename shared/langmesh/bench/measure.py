@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from statistics import median, quantiles
@@ -52,6 +54,29 @@ async def chain_on_mesh(
         MeshError: SERVICE_FAILED, or INTERNAL if a run fails.
     """
     settings = dataclasses.replace(settings, home=str(Path(settings.home) / "bench"))
+    async with running_chain(settings, steps=steps, agents=agents) as running:
+        return await _measure(running, steps, concurrency, runs or max(100, concurrency * 20))
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A mesh that serves a chain."""
+
+    stack: Stack
+    bus: Bus
+    client: Client
+    agent_pids: list[int]
+
+
+@contextlib.asynccontextmanager
+async def running_chain(
+    settings: Settings, *, steps: int, agents: int | None
+) -> AsyncIterator[Running]:
+    """Run a mesh of processes that serves a chain of so many nodes.
+
+    Raises:
+        MeshError: SERVICE_FAILED and the like.
+    """
     source = f"langmesh.bench.chain:chain_{steps}"
     specs = [
         spec.coordinator([source]),
@@ -73,37 +98,22 @@ async def chain_on_mesh(
         await stack.wait_ready(specs, timeout_s=_READY_S)
         agent_pids = [item.pid for item in stack.ready.services if item.name == "chain-agent"]
         async with Client.open(bus, "chain", tenant=settings.tenant) as client:
-            return await _measure(
-                stack,
-                bus,
-                client,
-                agent_pids,
-                steps,
-                concurrency,
-                runs or max(100, concurrency * 20),
-            )
+            yield Running(stack, bus, client, agent_pids)
 
 
-async def _measure(
-    stack: Stack,
-    bus: Bus,
-    client: Client,
-    agent_pids: list[int],
-    steps: int,
-    concurrency: int,
-    runs: int,
-) -> dict[str, Any]:
-    await _runs(client, steps, concurrency=min(concurrency, 8), runs=min(runs, 16))
+async def _measure(running: Running, steps: int, concurrency: int, runs: int) -> dict[str, Any]:
+    stack, bus, client = running.stack, running.bus, running.client
+    await drive_runs(client, steps, concurrency=min(concurrency, 8), runs=min(runs, 16))
     hops: list[float] = []
     single: list[float] = []
     for _ in range(_ROUNDS):
         # In turns, so that a change of the machine's pace meets both.
         hops.append(await raw_hop_ms(stack.state.nats_url, hops=_HOPS))
-        single += (await _runs(client, steps, concurrency=1, runs=_SINGLE_RUNS))[1]
+        single += (await drive_runs(client, steps, concurrency=1, runs=_SINGLE_RUNS))[1]
     hop_ms = median(hops)
     before = await langgraph_steps_per_s(steps, concurrency=concurrency, seconds=_BASELINE_S)
     stored, cpu = await _stored(bus), _cpu_s(stack)
-    seconds, times = await _runs(client, steps, concurrency=concurrency, runs=runs)
+    seconds, times = await drive_runs(client, steps, concurrency=concurrency, runs=runs)
     used, stored = _used(cpu, _cpu_s(stack)), await _stored(bus) - stored
     after = await langgraph_steps_per_s(steps, concurrency=concurrency, seconds=_BASELINE_S)
     total = runs * steps
@@ -116,7 +126,7 @@ async def _measure(
         "steps_per_s": round(total / seconds, 1),
         "step_ms_p50": round(median(times), 3),
         "step_ms_p99": round(quantiles(times, n=100)[98], 3),
-        "agent_pids": agent_pids,
+        "agent_pids": running.agent_pids,
         "storage": "file",
         "durability_profile": stack.state.profile,
         "sample_ratio": float(stack.env["LANGMESH_SAMPLE_RATIO"]),
@@ -132,8 +142,8 @@ async def _measure(
     }
 
 
-async def _runs(
-    client: Client, steps: int, *, concurrency: int, runs: int
+async def drive_runs(
+    client: Client, steps: int, *, concurrency: int, runs: int, durability: str = "exit"
 ) -> tuple[float, list[float]]:
     """Drive runs; returns the seconds for all and each step's milliseconds."""
     gate = asyncio.Semaphore(concurrency)
@@ -144,7 +154,7 @@ async def _runs(
             handle = await client.submit(
                 {"n": 0},
                 stream_mode=[],
-                durability="exit",
+                durability=durability,
                 config={"recursion_limit": steps + 5},
             )
             last: datetime | None = None

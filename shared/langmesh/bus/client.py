@@ -91,6 +91,11 @@ class Bus:
         """How many bytes the broker takes in one message."""
         return int(self.client.max_payload)
 
+    @property
+    def clustered(self) -> bool:
+        """Whether the server is one of a cluster."""
+        return bool(self.client._server_info.get("cluster"))  # noqa: SLF001  nothing public tells
+
     def send(self, subject: str, body: bytes, *, reply: str = "") -> None:
         """Publish without acknowledgement, soon and in the order of the calls."""
         self._outbox.append((subject, body, reply, None))

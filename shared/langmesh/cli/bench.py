@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from langmesh.bench.configuration import configuration_in_force
+from langmesh.bench.durable import profiles_beside_sqlite
 from langmesh.bench.measure import chain_on_mesh
 from langmesh.cli.arguments import positive
 from langmesh.cli.terminal import say, say_json, table
@@ -16,8 +17,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
         "which",
-        choices=["chain", "config"],
+        choices=["chain", "durability", "config"],
         help="chain: steps per second beside LangGraph in one process and a bare durable hop;"
+        " durability: both profiles beside LangGraph in one process with a SQLite saver;"
         " config: until a change of configuration counts in all agents",
     )
     parser.add_argument("--steps", type=positive, default=10, help="nodes in the chain")
@@ -42,7 +44,8 @@ async def command(args: argparse.Namespace, settings: Settings) -> int:
             settings, instances=args.agents or 50, rounds=args.rounds
         )
     else:
-        figures = await chain_on_mesh(
+        measure = chain_on_mesh if args.which == "chain" else profiles_beside_sqlite
+        figures = await measure(
             settings,
             steps=args.steps,
             concurrency=args.concurrency,
@@ -53,6 +56,8 @@ async def command(args: argparse.Namespace, settings: Settings) -> int:
         say_json(figures)
     elif args.which == "config":
         _show_config(figures)
+    elif args.which == "durability":
+        _show_durability(figures)
     else:
         _show_chain(figures)
     return 0
@@ -69,6 +74,20 @@ def _show_chain(figures: dict[str, Any]) -> None:
     say()
     rows = [(name, f"{us} µs") for name, us in figures["cpu_us_per_step"].items()]
     for line in table(("PROCESS", "CPU PER STEP"), rows):
+        say(line)
+
+
+def _show_durability(figures: dict[str, Any]) -> None:
+    sqlite = figures["sqlite"]
+    say(f"{figures['steps']} steps, {figures['concurrency']} runs at once, durability sync")
+    pragmas = (
+        f"journal_mode {sqlite['pragma_journal_mode']}, synchronous {sqlite['pragma_synchronous']}"
+    )
+    rows = [("LangGraph with SQLite", str(sqlite["steps_per_s"]), "1", pragmas)]
+    for name, found in figures["profiles"].items():
+        row = (name, str(found["steps_per_s"]), str(found["ratio_to_sqlite"]), found["sync"])
+        rows.append(row)
+    for line in table(("", "STEPS/S", "RATIO", "SYNC"), rows):
         say(line)
 
 

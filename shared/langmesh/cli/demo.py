@@ -105,7 +105,7 @@ async def _ask(
     quiet: bool,
 ) -> list[ReadyService]:
     async with connect(stack.state.nats_url, name="langmesh demo", wait_s=10) as bus:
-        await ensure_streams(bus)
+        await ensure_streams(bus, replicas=settings.replicas)
         await stack.wait_ready(specs, timeout_s=_READY_S)
         services = stack.ready.services
         if not quiet:

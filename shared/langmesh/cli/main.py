@@ -112,7 +112,11 @@ _COMMANDS = {
     "demo": _Command("answer a question with the research mesh", ("demo 'What is a decorator?'",)),
     "bench": _Command(
         "measure the mesh on this machine",
-        ("bench chain --steps 10 --concurrency 64", "bench config --agents 50"),
+        (
+            "bench chain --steps 10 --concurrency 64",
+            "bench durability",
+            "bench config --agents 50",
+        ),
     ),
     "test": _Command("run the tests", ("test tests/wire -k names",)),
     "completion": _Command(

@@ -209,7 +209,7 @@ async def _ready(
     """Wait until the services are ready, and start the agents of the graphs; the latter."""
     async with connect(stack.state.nats_url, name="langmesh up", wait_s=10) as bus:
         # Submissions are welcome before the first coordinator is.
-        await ensure_streams(bus)
+        await ensure_streams(bus, replicas=settings.replicas)
     if not any(item.name == "coordinator" for item in specs):
         # Agents wait for a coordinator to publish their graph; so must whoever wants them ready.
         return []

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from langmesh.bus import Bus, connect
 from langmesh.bus.blobs import Blobs
 from langmesh.bus.streams import ensure_consumer, ensure_streams
+from langmesh.coordinator import durability
 from langmesh.coordinator.admission import Admission
 from langmesh.coordinator.catalog import Catalog
 from langmesh.coordinator.dealing import Dealer
@@ -74,9 +75,11 @@ class Coordinator:
         compat.install_seam()
         settings = service.settings
         await asyncio.gather(
-            ensure_streams(bus), self._publish(etcd, settings.tenant, settings.release)
+            ensure_streams(bus, replicas=settings.replicas),
+            self._publish(etcd, settings.tenant, settings.release),
         )
         await ensure_consumer(bus, SUBMIT_CONSUMER)
+        profile = await durability.profile(bus, settings)
         _, key = await capability_key(etcd)
         where = keys.coordinator(settings.tenant, service.instance)
         ownership = Ownership(etcd, service.instance)
@@ -140,7 +143,7 @@ class Coordinator:
                 )
                 await registration.wait_up(_REGISTERED_S)
                 await ownership.balanced(timeout_s=_REGISTERED_S)
-                log.info("durability profile: process-crash")
+                log.info("durability profile: %s", profile)
                 async with self._reporting(service, admission, registration):
                     with service.announced():
                         yield

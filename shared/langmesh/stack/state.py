@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from langmesh.errors import ErrorCode, MeshError
-from langmesh.settings import Settings
+from langmesh.settings import PROCESS_CRASH, Settings
 
 
 class StackState(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,7 +20,7 @@ class StackState(msgspec.Struct, frozen=True, kw_only=True):
     otlp_endpoint: str
     graphs: list[str]
     started_at: str
-    profile: str = "process-crash"
+    profile: str = PROCESS_CRASH
 
 
 def path(home: Path) -> Path:

@@ -17,7 +17,7 @@ from langmesh.clock import monotonic, now_iso
 from langmesh.embedded.process import Child, Guard
 from langmesh.embedded.servers import embedded_servers
 from langmesh.errors import ErrorCode, MeshError
-from langmesh.settings import Settings
+from langmesh.settings import POWER_LOSS, Settings
 from langmesh.stack import state
 from langmesh.stack.readiness import Readiness, readiness
 from langmesh.stack.spec import ServiceSpec
@@ -197,6 +197,7 @@ async def running_stack(
                 home,
                 nats_url=settings.nats_url if "NATS_URL" in environ else None,
                 etcd_endpoints=settings.etcd_endpoints if "ETCD_ENDPOINTS" in environ else None,
+                sync_always=settings.durability_profile == POWER_LOSS,
                 nats_port=nats_port,
                 etcd_port=etcd_port,
             )
@@ -205,6 +206,7 @@ async def running_stack(
             **environ,
             "NATS_URL": servers.nats_url,
             "ETCD_ENDPOINTS": ",".join(servers.etcd_endpoints),
+            "LANGMESH_DURABILITY_PROFILE": settings.durability_profile,
         }
         endpoint = settings.otlp_endpoint
         if not endpoint:
@@ -224,6 +226,7 @@ async def running_stack(
                 otlp_endpoint=endpoint,
                 graphs=list(graphs),
                 started_at=now_iso(),
+                profile=settings.durability_profile,
             ),
             guard=servers.guard,
             env=env,
