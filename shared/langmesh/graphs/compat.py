@@ -8,9 +8,11 @@ from langgraph 1.2.0 to 1.2.22 except where :func:`check` pins a signature.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -43,7 +45,7 @@ from langgraph._internal._typing import MISSING
 from langgraph.channels.base import BaseChannel
 from langgraph.errors import ParentCommand
 from langgraph.managed.base import is_managed_value
-from langgraph.pregel import Pregel, _retry, _runner
+from langgraph.pregel import Pregel, _executor, _retry, _runner
 from langgraph.pregel._algo import LazyAtomicCounter, PregelTaskWrites, local_read
 from langgraph.pregel._io import read_channels
 from langgraph.pregel._loop import AsyncPregelLoop
@@ -118,9 +120,14 @@ class LoopHook:
 
 _original = _retry.arun_with_retry
 _enter = AsyncPregelLoop.__aenter__
+_threadsafe: Any = getattr(_executor, "run_coroutine_threadsafe")  # noqa: B009  not exported
 
 _SIGNATURES: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
     "_runner.arun_with_retry": (_original, ("task", "retry_policy", "stream", "configurable")),
+    "_executor.run_coroutine_threadsafe": (
+        _threadsafe,
+        ("coro", "loop", "lazy", "name", "context"),
+    ),
     "_retry._arun_with_timeout": (
         _retry._arun_with_timeout,
         ("task", "config", "timeout", "attempt_ctx", "stream"),
@@ -200,9 +207,25 @@ async def _seam(
     return None
 
 
+def _in_its_loop(
+    coro: Coroutine[Any, Any, Any],
+    loop: asyncio.AbstractEventLoop,
+    *,
+    lazy: bool,
+    name: str | None = None,
+    context: Context | None = None,
+) -> asyncio.Future[Any]:
+    """Start a coroutine as LangGraph does; from the loop's own thread, without waking that up."""
+    if asyncio._get_running_loop() is loop:
+        return loop.create_task(coro, name=name, context=context)
+    future: asyncio.Future[Any] = _threadsafe(coro, loop, lazy=lazy, name=name, context=context)
+    return future
+
+
 def install_seam() -> None:
     """Route the tasks of runs that carry a dispatcher through it; idempotent."""
     check()
+    setattr(_executor, "run_coroutine_threadsafe", _in_its_loop)  # noqa: B010  not exported either
     setattr(_runner, "arun_with_retry", _seam)  # noqa: B010  the name is imported there, not exported
     setattr(AsyncPregelLoop, "__aenter__", _entered)  # noqa: B010  likewise
 
