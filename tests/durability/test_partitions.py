@@ -12,18 +12,17 @@ import pytest
 from langmesh import MeshGraph
 from langmesh.client import Client, RunHandle
 from langmesh.coordinator.assignment import assign
-from langmesh.log import Logs
 from langmesh.registry import keys
 from langmesh.registry.view import View
 from langmesh.service import Service
 from langmesh.testing import LocalMesh, local_mesh
 from langmesh.wire import subjects
-from langmesh.wire.log import SuperstepRecord
-from langmesh.wire.messages import RunEnded, RunInterrupted, RunStarted, TaskEnded
+from langmesh.wire.messages import RunInterrupted
 from langmesh.wire.names import PARTITIONS, partition
+from tests.durability.history import verify
 from tests.graphs.durable import gated
 from tests.graphs.gates import Gate
-from tests.integration.kit import assert_contiguous, publish, results, stored_events
+from tests.integration.kit import publish, results
 from tests.rpc.kit import Asker
 
 PIPELINE = "tests.graphs.work:pipeline"
@@ -39,20 +38,6 @@ async def shared_by(mesh: LocalMesh, *coordinators: Service) -> None:
 async def submit(client: Client, count: int, record: str, seconds: float) -> list[RunHandle]:
     given = {"record": record, "seconds": seconds}
     return [await client.submit(given, stream_mode=[]) for _ in range(count)]
-
-
-async def verify(mesh: LocalMesh, end: RunEnded, graph: str) -> list[str]:
-    """Each task was applied once, and clients heard everything once; returns who drove it."""
-    events = await stored_events(mesh.bus, end, graph)
-    assert_contiguous(events)
-    ended = Counter(event.task_id for event in events if isinstance(event, TaskEnded))
-    assert set(ended.values()) == {1}
-    state = await Logs(mesh.bus, tenant="default", writer="test").shared(end.thread_id).load()
-    steps = [record for _, record in state.journal if isinstance(record, SuperstepRecord)]
-    assert sorted(task.task_id for step in steps for task in step.applied) == sorted(ended)
-    parents = [state.checkpoints[each].parent_id for each in sorted(state.checkpoints)]
-    assert parents == ["", *sorted(state.checkpoints)[:-1]]
-    return [event.coordinator for event in events if isinstance(event, RunStarted)]
 
 
 @pytest.fixture
@@ -75,7 +60,7 @@ async def test_each_drives_the_runs_of_its_partitions(mesh: LocalMesh, record: s
         drivers = Counter()
         for end in ended:
             assert end.status == "success"
-            (driver,) = await verify(mesh, end, "pipeline")
+            (driver,) = (await verify(mesh, end, "pipeline")).drivers
             assert driver == owners[partition("default", end.thread_id)]
             drivers[driver] += 1
         assert len(drivers) == 2, drivers
@@ -161,7 +146,7 @@ async def test_runs_go_on_while_coordinators_come_and_go(mesh: LocalMesh, record
                 ended = await results(handles, timeout_s=90)
                 for end in ended:
                     assert (end.status, end.error) == ("success", None)
-                    assert len(await verify(mesh, end, "pipeline")) == 1
+                    assert len((await verify(mesh, end, "pipeline")).drivers) == 1
 
 
 async def test_a_killed_coordinators_runs_go_on_with_the_others(
@@ -188,7 +173,7 @@ async def test_a_killed_coordinators_runs_go_on_with_the_others(
         drivers = Counter()
         for end in ended:
             assert (end.status, end.error) == ("success", None)
-            drivers.update(await verify(mesh, end, "pipeline"))
+            drivers.update((await verify(mesh, end, "pipeline")).drivers)
         assert len(drivers) == 2, drivers
 
 

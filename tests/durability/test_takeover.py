@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections import Counter
 
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
 from langmesh.client import Client
-from langmesh.log import Logs
 from langmesh.registry import keys
 from langmesh.testing import LocalMesh
-from langmesh.wire.log import SuperstepRecord
-from langmesh.wire.messages import AnyEvent, RunEnded, RunInterrupted, StreamPart, TaskEnded
+from langmesh.wire.messages import RunEnded, RunInterrupted, StreamPart
 from langmesh.wire.streams import SUBMIT_CONSUMER
+from tests.durability.history import verify
 from tests.graphs.durable import gated
-from tests.integration.kit import assert_contiguous, publish, stored_events
+from tests.integration.kit import publish
 
 SOURCE = "tests.graphs.durable:gated"
 NODES = ("count", "left", "right", "merge", "sign")
@@ -60,28 +58,16 @@ async def oracle() -> dict:
     return await graph.ainvoke(None, config)
 
 
-async def verify(mesh: LocalMesh, events: list[AnyEvent]) -> None:
-    """The log holds together, every task was applied once, and clients heard everything once."""
-    assert_contiguous(events)
-    assert Counter(type(e) for e in events if isinstance(e, RunEnded | RunInterrupted)) == {
-        RunEnded: 1,
-        RunInterrupted: 1,
-    }
-    ended = Counter(e.task_id for e in events if isinstance(e, TaskEnded))
-    assert set(ended.values()) == {1}
-    state = await Logs(mesh.bus, tenant="default", writer="test").shared("t").load()
-    steps = [record for _, record in state.journal if isinstance(record, SuperstepRecord)]
-    applied = [task.task_id for step in steps for task in step.applied]
-    assert sorted(applied) == sorted(ended)
-    parents = [state.checkpoints[each].parent_id for each in sorted(state.checkpoints)]
-    assert parents == ["", *sorted(state.checkpoints)[:-1]]
-    values = [e.data for e in events if isinstance(e, StreamPart) and e.mode == "values"]
+async def hold_up(mesh: LocalMesh, end: RunEnded) -> None:
+    """Hold the run against the invariants; clients saw every state once."""
+    history = await verify(mesh, end, "gated", interrupts=1)
+    values = [e.data for e in history.events if isinstance(e, StreamPart) and e.mode == "values"]
     # One for the input and one for each superstep; the answer shows the last one again.
-    assert len(values) == 1 + len(applied) - 2 + 1
+    assert len(values) == 1 + len(history.applied) - 2 + 1
 
 
 @pytest.mark.parametrize("point", BEFORE_THE_GATE)
-async def test_before_the_gate(mesh: LocalMesh, point: str) -> None:
+async def test_before_the_gate(mesh: LocalMesh, point: str, trial: int) -> None:
     await publish(mesh, SOURCE)
     async with (
         asyncio.timeout(90),
@@ -98,7 +84,7 @@ async def test_before_the_gate(mesh: LocalMesh, point: str) -> None:
 
 
 @pytest.mark.parametrize("point", BEHIND_THE_GATE)
-async def test_behind_the_gate(mesh: LocalMesh, point: str) -> None:
+async def test_behind_the_gate(mesh: LocalMesh, point: str, trial: int) -> None:
     await publish(mesh, SOURCE)
     async with (
         asyncio.timeout(90),
@@ -126,4 +112,4 @@ async def _ends(mesh: LocalMesh, end: RunEnded | RunInterrupted) -> None:
     assert isinstance(end, RunEnded)
     assert (end.status, end.error) == ("success", None)
     assert end.output == await oracle()
-    await verify(mesh, await stored_events(mesh.bus, end, "gated"))
+    await hold_up(mesh, end)

@@ -116,7 +116,7 @@ SUBMIT_CONSUMER = ConsumerSpec(
     stream=SUBMIT.name,
     durable="coordinator",
     filter_subject=subjects.SUBMIT_ALL,
-    ack_wait_s=30.0,
+    ack_wait_s=10.0,
     max_ack_pending=-1,
 )
 
