@@ -8,6 +8,7 @@ from typing import Any
 from langmesh.bench.configuration import configuration_in_force
 from langmesh.bench.durable import profiles_beside_sqlite
 from langmesh.bench.measure import chain_on_mesh
+from langmesh.bench.recovery import recovery_from_kills
 from langmesh.cli.arguments import positive
 from langmesh.cli.terminal import say, say_json, table
 from langmesh.settings import Settings
@@ -17,9 +18,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
         "which",
-        choices=["chain", "durability", "config"],
+        choices=["chain", "durability", "recovery", "config"],
         help="chain: steps per second beside LangGraph in one process and a bare durable hop;"
         " durability: both profiles beside LangGraph in one process with a SQLite saver;"
+        " recovery: how much later runs end when processes are killed under them;"
         " config: until a change of configuration counts in all agents",
     )
     parser.add_argument("--steps", type=positive, default=10, help="nodes in the chain")
@@ -32,7 +34,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=positive,
         help="agent processes; chain: one per two cores if not given; config: 50",
     )
-    parser.add_argument("--rounds", type=positive, default=10, help="changes of configuration")
+    parser.add_argument(
+        "--rounds",
+        type=positive,
+        default=10,
+        help="changes of configuration, or kills of each kind",
+    )
 
 
 async def command(args: argparse.Namespace, settings: Settings) -> int:
@@ -43,6 +50,8 @@ async def command(args: argparse.Namespace, settings: Settings) -> int:
         figures = await configuration_in_force(
             settings, instances=args.agents or 50, rounds=args.rounds
         )
+    elif args.which == "recovery":
+        figures = await recovery_from_kills(settings, runs=args.runs or 8, rounds=args.rounds)
     else:
         measure = chain_on_mesh if args.which == "chain" else profiles_beside_sqlite
         figures = await measure(
@@ -56,6 +65,8 @@ async def command(args: argparse.Namespace, settings: Settings) -> int:
         say_json(figures)
     elif args.which == "config":
         _show_config(figures)
+    elif args.which == "recovery":
+        _show_recovery(figures)
     elif args.which == "durability":
         _show_durability(figures)
     else:
@@ -88,6 +99,18 @@ def _show_durability(figures: dict[str, Any]) -> None:
         row = (name, str(found["steps_per_s"]), str(found["ratio_to_sqlite"]), found["sync"])
         rows.append(row)
     for line in table(("", "STEPS/S", "RATIO", "SYNC"), rows):
+        say(line)
+
+
+def _show_recovery(figures: dict[str, Any]) -> None:
+    say(
+        f"{figures['runs_in_flight']} runs in flight at each of {figures['rounds']} kills of a kind"
+    )
+    rows = [
+        (what, str(found["runs"]), *(f"{found[f's_{name}']} s" for name in ("p50", "p99", "max")))
+        for what, found in figures["recovery"].items()
+    ]
+    for line in table(("KILLED", "RUNS", "LATER P50", "P99", "MAX"), rows):
         say(line)
 
 

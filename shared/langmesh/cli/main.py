@@ -115,6 +115,7 @@ _COMMANDS = {
         (
             "bench chain --steps 10 --concurrency 64",
             "bench durability",
+            "bench recovery --rounds 20",
             "bench config --agents 50",
         ),
     ),

@@ -120,7 +120,7 @@ SUBMIT_CONSUMER = ConsumerSpec(
     max_ack_pending=-1,
 )
 
-EXEC_ACK_WAIT_S = 5.0
+EXEC_ACK_WAIT_S = 4.0
 """How long an agent may be silent about a task before the broker hands it to another."""
 
 
