@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
@@ -74,6 +75,17 @@ def _nats_url(text: str) -> str:
     return text
 
 
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def _lifetime(text: str) -> int:
+    """Seconds; 0 for ever."""
+    found = re.fullmatch(r"(\d{1,9})([smhd])", text.strip(), re.ASCII)
+    if text.strip() != "0" and (found is None or not int(found[1])):
+        raise ValueError("expected a duration such as 90s, 10m, 12h or 7d, or 0 for ever")
+    return 0 if found is None else int(found[1]) * _UNITS[found[2]]
+
+
 def _is_port(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) <= 65_535
 
@@ -125,6 +137,36 @@ class Settings:
     )
     replicas: int = _setting(
         "LANGMESH_REPLICAS", 1, _positive_int, "copies of each stream, in a cluster of nats-servers"
+    )
+    keep_threads: int = _setting(
+        "LANGMESH_KEEP_THREADS", 0, _lifetime, "how long an idle thread is kept; 0 for ever"
+    )
+    keep_unnamed_threads: int = _setting(
+        "LANGMESH_KEEP_UNNAMED_THREADS",
+        7 * 86_400,
+        _lifetime,
+        "the same of threads whose submissions named none",
+    )
+    keep_history: int = _setting(
+        "LANGMESH_KEEP_HISTORY",
+        0,
+        _lifetime,
+        "how long an idle thread keeps more than its latest checkpoint",
+    )
+    keep_events: int = _setting(
+        "LANGMESH_KEEP_EVENTS", 7 * 86_400, _lifetime, "how long events are kept"
+    )
+    keep_chunks: int = _setting(
+        "LANGMESH_KEEP_CHUNKS", 3_600, _lifetime, "how long tokens and custom output are kept"
+    )
+    keep_slots: int = _setting(
+        "LANGMESH_KEEP_SLOTS",
+        86_400,
+        _lifetime,
+        "how long outcomes are kept: longer than a task takes with all its retries",
+    )
+    keep_dead: int = _setting(
+        "LANGMESH_KEEP_DEAD", 30 * 86_400, _lifetime, "how long dead letters are kept"
     )
     sample_ratio: float = _setting(
         "LANGMESH_SAMPLE_RATIO", 1.0, _ratio, "share of runs that are traced"

@@ -15,6 +15,7 @@ from langmesh.checkpoint.strict import StrictSerde
 from langmesh.checkpoint.sync import SyncMethods
 from langmesh.errors import ErrorCode, MeshError
 from langmesh.log import Chain, Logs, ThreadState
+from langmesh.log.condense import condensed
 from langmesh.wire.log import CheckpointRecord, Record, UnknownRecord, WritesRecord
 from langmesh.wire.streams import LOG
 
@@ -130,7 +131,9 @@ class Upkeep(SyncMethods):
 
         def kept(state: ThreadState) -> list[Record | UnknownRecord] | None:
             keep = select(chain, state)
-            return None if len(keep) == len(state.checkpoints) else state.records(keep)
+            if len(keep) == len(state.checkpoints):
+                return None
+            return state.records(keep, journal=condensed([record for _, record in state.journal]))
 
         await self._logs.shared(chain.thread, chain.namespace).rebase(kept)
 

@@ -9,6 +9,7 @@ from langmesh.bench.configuration import configuration_in_force
 from langmesh.bench.durable import profiles_beside_sqlite
 from langmesh.bench.measure import chain_on_mesh
 from langmesh.bench.recovery import recovery_from_kills
+from langmesh.bench.retained import threads_retained
 from langmesh.cli.arguments import positive
 from langmesh.cli.terminal import say, say_json, table
 from langmesh.settings import Settings
@@ -18,10 +19,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
         "which",
-        choices=["chain", "durability", "recovery", "config"],
+        choices=["chain", "durability", "recovery", "retained", "config"],
         help="chain: steps per second beside LangGraph in one process and a bare durable hop;"
         " durability: both profiles beside LangGraph in one process with a SQLite saver;"
         " recovery: how much later runs end when processes are killed under them;"
+        " retained: what threads whose runs are over and pruned cost the broker and a coordinator;"
         " config: until a change of configuration counts in all agents",
     )
     parser.add_argument("--steps", type=positive, default=10, help="nodes in the chain")
@@ -33,6 +35,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--agents",
         type=positive,
         help="agent processes; chain: one per two cores if not given; config: 50",
+    )
+    parser.add_argument(
+        "--threads", type=positive, default=1_000_000, help="retained: how many threads"
     )
     parser.add_argument(
         "--rounds",
@@ -50,6 +55,8 @@ async def command(args: argparse.Namespace, settings: Settings) -> int:
         figures = await configuration_in_force(
             settings, instances=args.agents or 50, rounds=args.rounds
         )
+    elif args.which == "retained":
+        figures = await threads_retained(settings, threads=args.threads)
     elif args.which == "recovery":
         figures = await recovery_from_kills(settings, runs=args.runs or 8, rounds=args.rounds)
     else:
@@ -65,6 +72,8 @@ async def command(args: argparse.Namespace, settings: Settings) -> int:
         say_json(figures)
     elif args.which == "config":
         _show_config(figures)
+    elif args.which == "retained":
+        _show_retained(figures)
     elif args.which == "recovery":
         _show_recovery(figures)
     elif args.which == "durability":
@@ -112,6 +121,15 @@ def _show_recovery(figures: dict[str, Any]) -> None:
     ]
     for line in table(("KILLED", "RUNS", "LATER P50", "P99", "MAX"), rows):
         say(line)
+
+
+def _show_retained(figures: dict[str, Any]) -> None:
+    sent = figures["messages_of_coordinator"]
+    say(f"{figures['threads']:,} threads, {figures['entry_bytes']} bytes each")
+    say(f"restart    {figures['broker_restart_s']:>8} s after kill -9 of nats-server")
+    say(f"memory     {figures['broker_rss_mb']:>8} MB, later {figures['broker_rss_mb_later']} MB")
+    say(f"disk       {figures['disk_mb']:>8} MB")
+    say(f"messages   {sent['full']:>8} of a coordinator at its start, {sent['empty']} without them")
 
 
 def _show_config(figures: dict[str, Any]) -> None:

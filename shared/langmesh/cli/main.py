@@ -73,6 +73,10 @@ _COMMANDS = {
         "list the letters that nobody could use, show, replay and drop them",
         ("dead ls", "dead show 7", "dead replay 7", "dead drop 7"),
     ),
+    "prune": _Command(
+        "delete threads, or their history",
+        ("prune --older-than 30d --dry-run", "prune --thread mine --keep-latest"),
+    ),
     "events": _Command(
         "show what runs do, as it is stored",
         ("events --follow", "events --run run-0a1b2c3d-7", "events --graph research --since 2h"),
@@ -116,6 +120,7 @@ _COMMANDS = {
             "bench chain --steps 10 --concurrency 64",
             "bench durability",
             "bench recovery --rounds 20",
+            "bench retained --threads 1000000",
             "bench config --agents 50",
         ),
     ),

@@ -19,6 +19,7 @@ from langmesh.coordinator.catalog import Catalog
 from langmesh.coordinator.dealing import Dealer
 from langmesh.coordinator.ownership import DEALER_PARTITION
 from langmesh.coordinator.registrar import Registrar
+from langmesh.coordinator.retention import Retention
 from langmesh.coordinator.retrying import successor
 from langmesh.coordinator.routing import Routing
 from langmesh.coordinator.saver import ThreadSaver
@@ -64,6 +65,7 @@ class Rpc:
         self._catalog = catalog
         self._registrar = registrar
         self._standing = Standing(bus, admission)
+        self._retention = Retention(bus, admission)
         self._verbs: dict[str, Verb] = {
             "run.start": self._start,
             "run.get": self._get,
@@ -74,6 +76,8 @@ class Rpc:
             "thread.state": self._state,
             "thread.history": self._history,
             "thread.update": self._update,
+            "thread.delete": self._delete,
+            "thread.prune": self._prune,
             "graph.routes": self._routes,
             "agent.register": self._register,
             "agent.unregister": self._unregister,
@@ -258,6 +262,22 @@ class Rpc:
             if writes := saver.take_writes():
                 await thread.append(writes)
         return rpc.ThreadUpdated(checkpoint_id=str(config["configurable"]["checkpoint_id"]))
+
+    async def _delete(
+        self, tenant: str, asked: rpc.DeleteThread, _request: Request
+    ) -> rpc.ThreadDeleted:
+        await self._retention.delete(
+            tenant, asked.thread_id, graph=asked.graph, unchanged_since=asked.unchanged_since
+        )
+        return rpc.ThreadDeleted(thread_id=asked.thread_id)
+
+    async def _prune(
+        self, tenant: str, asked: rpc.PruneThread, _request: Request
+    ) -> rpc.ThreadPruned:
+        kept, dropped = await self._retention.prune(
+            tenant, asked.thread_id, graph=asked.graph, unchanged_since=asked.unchanged_since
+        )
+        return rpc.ThreadPruned(thread_id=asked.thread_id, kept=kept, dropped=dropped)
 
     async def _routes(self, tenant: str, asked: rpc.GetRoutes, _request: Request) -> rpc.Routes:
         entry = self._catalog.get(tenant, asked.graph)

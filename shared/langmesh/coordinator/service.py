@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from langmesh.bus import Bus, connect
 from langmesh.bus.blobs import Blobs
-from langmesh.bus.streams import ensure_consumer, ensure_streams
+from langmesh.bus.streams import ensure_consumer, ensure_streams, lifetimes
 from langmesh.coordinator import durability
 from langmesh.coordinator.admission import Admission
 from langmesh.coordinator.catalog import Catalog
@@ -23,6 +23,7 @@ from langmesh.coordinator.routing import Routing
 from langmesh.coordinator.rpc import Rpc
 from langmesh.coordinator.tasks import Engine
 from langmesh.coordinator.threads import Threads
+from langmesh.coordinator.tidying import tidying
 from langmesh.graphs import compat, directory
 from langmesh.graphs.loading import load
 from langmesh.graphs.sources import parse_sources
@@ -75,7 +76,7 @@ class Coordinator:
         compat.install_seam()
         settings = service.settings
         await asyncio.gather(
-            ensure_streams(bus, replicas=settings.replicas),
+            ensure_streams(bus, replicas=settings.replicas, ages_s=lifetimes(settings)),
             self._publish(etcd, settings.tenant, settings.release),
         )
         await ensure_consumer(bus, SUBMIT_CONSUMER)
@@ -129,6 +130,7 @@ class Coordinator:
                 peers.listening(),
                 dealer.run(),
                 recovering(bus, admission, catalog, ownership),
+                tidying(bus, etcd, ownership, settings),
                 rpc.server(
                     release=settings.release,
                     subject=subjects.RPC_ALL,

@@ -124,15 +124,20 @@ class ThreadState:
         return list(found)
 
     def records(
-        self, keep: Collection[str] | None = None, *, stray_writes: bool = True
+        self,
+        keep: Collection[str] | None = None,
+        *,
+        journal: Collection[Record | UnknownRecord] | None = None,
+        stray_writes: bool = True,
     ) -> list[Record | UnknownRecord]:
         """Records whose fold is this state, or the part of it that is kept.
 
         Args:
             keep: Ids of the checkpoints to keep, with their values and writes; None for all.
+            journal: The other records to keep; None for all.
             stray_writes: Whether writes of checkpoints that are not there are kept.
         """
-        records: list[Record | UnknownRecord] = [record for _, record in self.journal]
+        records = [record for _, record in self.journal] if journal is None else list(journal)
         given: set[tuple[str, ChannelVersion]] = set()
         for checkpoint_id, record in self.checkpoints.items():
             if keep is not None and checkpoint_id not in keep:

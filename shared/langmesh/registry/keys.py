@@ -137,6 +137,11 @@ def partitions() -> str:
     return _prefix("partitions")
 
 
+def tidied(policy: str) -> str:
+    """Up to which sequence of LOG a policy of retention has looked."""
+    return _prefix("tidied") + to_token(policy, field="policy")
+
+
 def secret(key_id: str) -> str:
     """One secret of the coordinators."""
     return secrets() + to_token(key_id, field="key_id")

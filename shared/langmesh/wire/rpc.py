@@ -127,6 +127,28 @@ class UpdateThread(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """The node that seems to have written; what follows it runs next. The last one when absent."""
 
 
+class DeleteThread(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Delete a thread: its checkpoints and its runs. Refused while a run is active or waits."""
+
+    thread_id: str
+    """Id of the thread."""
+    graph: str | None = None
+    """Only if it is a thread of this graph."""
+    unchanged_since: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Only if its last entry has this sequence in stream LOG."""
+
+
+class PruneThread(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Keep the latest checkpoint of a thread, and delete those before. Refused likewise."""
+
+    thread_id: str
+    """Id of the thread."""
+    graph: str | None = None
+    """Only if it is a thread of this graph."""
+    unchanged_since: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Only if its last entry has this sequence in stream LOG."""
+
+
 class GetRoutes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Ask for the route table of a graph."""
 
@@ -331,6 +353,24 @@ class AgentGone(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it was until now."""
 
 
+class ThreadDeleted(msgspec.Struct, frozen=True, kw_only=True):
+    """A thread is gone."""
+
+    thread_id: str
+    """Id of the thread."""
+
+
+class ThreadPruned(msgspec.Struct, frozen=True, kw_only=True):
+    """A thread has less history."""
+
+    thread_id: str
+    """Id of the thread."""
+    kept: int
+    """Checkpoints that are left: the latest one, and those that it is made of."""
+    dropped: int
+    """Checkpoints that were deleted."""
+
+
 class RpcFault(msgspec.Struct, frozen=True, kw_only=True):
     """Why a request was not answered."""
 
@@ -370,6 +410,8 @@ VERBS: Final[dict[str, Verb]] = {
     "thread.state": Verb(GetState, ThreadState, "Shows the latest checkpoint of a thread."),
     "thread.history": Verb(GetHistory, ThreadHistory, "Shows the checkpoints of a thread."),
     "thread.update": Verb(UpdateThread, ThreadUpdated, "Writes to a thread's state."),
+    "thread.delete": Verb(DeleteThread, ThreadDeleted, "Deletes a thread."),
+    "thread.prune": Verb(PruneThread, ThreadPruned, "Keeps a thread's latest checkpoint only."),
     "graph.routes": Verb(GetRoutes, Routes, "Shows a graph's topology and bindings."),
     "agent.register": Verb(RegisterAgent, AgentPlace, "Tells that a program serves a node."),
     "agent.unregister": Verb(UnregisterAgent, AgentGone, "Takes that back."),
