@@ -84,13 +84,11 @@ async def _idle(bus: Bus, tenant: str, older_than: Since) -> list[tuple[str, int
 def _show(
     args: argparse.Namespace, done: list[dict[str, Any]], refused: list[dict[str, str]]
 ) -> None:
-    what = "would lose their history" if args.dry_run else "lost their history"
-    if not args.keep_latest:
-        what = "would be deleted" if args.dry_run else "are deleted"
+    what = "pruned" if args.keep_latest else "deleted"
     for each in done if args.dry_run or args.thread else ():
         say(f"  {each['thread_id']}")
-    say(f"{len(done):,} threads {what}")
+    say(f"{'would be ' if args.dry_run else ''}{what}: {len(done):,}")
     if args.keep_latest and not args.dry_run:
-        say(f"{sum(each['dropped'] for each in done):,} checkpoints are gone")
+        say(f"checkpoints gone: {sum(each['dropped'] for each in done):,}")
     for each in refused:
         say(f"  left alone: {each['reason']}")
