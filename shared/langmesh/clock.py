@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import secrets
@@ -35,6 +36,13 @@ def ago_iso(seconds: float) -> str:
     """The wall-clock time some seconds ago, in the form of :func:`now_iso`."""
     then = datetime.now(UTC) - timedelta(seconds=seconds)
     return then.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def since_s(time: str) -> float:
+    """Seconds since a wall-clock time in RFC 3339; infinite for an empty text."""
+    if not time:
+        return math.inf
+    return (datetime.now(UTC) - datetime.fromisoformat(time)).total_seconds()
 
 
 def monotonic() -> float:

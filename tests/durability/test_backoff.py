@@ -17,7 +17,7 @@ from tests.integration.kit import assert_contiguous, publish, stored_events, unt
 
 @pytest.mark.parametrize("killed_before", range(2, ATTEMPTS + 1))
 async def test_a_kill_during_the_backoff(
-    mesh: LocalMesh, tmp_path: Path, killed_before: int
+    mesh: LocalMesh, tmp_path: Path, killed_before: int, trial: int
 ) -> None:
     record = tmp_path / "attempts"
     await publish(mesh, "tests.graphs.stubborn:graph")

@@ -12,6 +12,7 @@ from nats.js.api import ObjectStoreConfig
 from nats.js.object_store import ObjectStore
 
 from langmesh.bus.client import Bus
+from langmesh.clock import since_s
 from langmesh.errors import ErrorCode, MeshError
 
 BUCKET: Final = "langmesh-blobs"
@@ -38,8 +39,12 @@ class Blobs:
         self._ttl_s = ttl_s
         self._store: ObjectStore | None = None
 
-    async def put(self, data: bytes) -> str:
+    async def put(self, data: bytes, *, fresh_s: float | None = None) -> str:
         """Store bytes once and return their name.
+
+        Args:
+            data: The bytes.
+            fresh_s: Store them once more if what is there is older than so many seconds.
 
         Raises:
             MeshError: PAYLOAD_TOO_LARGE over 256 MiB, BROKER_UNAVAILABLE.
@@ -52,7 +57,9 @@ class Blobs:
         try:
             store = await self._bucket()
             try:
-                await store.get_info(name)
+                found = await store.get_info(name)
+                if fresh_s is not None and since_s(found.mtime or "") > fresh_s:
+                    await store.put(name, data)
             except nats.js.errors.NotFoundError:
                 await store.put(name, data)
         except (nats.errors.Error, TimeoutError) as exc:

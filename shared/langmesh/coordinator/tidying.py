@@ -20,7 +20,9 @@ import msgspec
 from langmesh.bus import Bus
 from langmesh.coordinator.ownership import DEALER_PARTITION, Ownership
 from langmesh.errors import MeshError
+from langmesh.log.collect import Collector
 from langmesh.log.idle import IdleThread, idle_threads
+from langmesh.log.values import Values
 from langmesh.registry import keys
 from langmesh.registry.etcd import Etcd
 from langmesh.settings import Settings
@@ -34,6 +36,8 @@ _PAUSE_MIN_S: Final = 0.5
 _PAGE_S: Final = 0.05
 """Between two parts of LOG, so that runs hardly notice."""
 _ANSWER_S: Final = 30.0
+_COLLECT_S: Final = 6 * 3600.0
+"""Between two passes through LOG for what is referred to; the first is that late, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,7 @@ async def tidying(
         asyncio.create_task(_keep(bus, etcd, ownership, policy), name=f"tidy {policy.name}")
         for policy in policies(settings)
     ]
+    tasks.append(asyncio.create_task(_collect(bus, ownership), name="collect values"))
     try:
         yield
     finally:
@@ -89,6 +94,18 @@ async def _keep(bus: Bus, etcd: Etcd, ownership: Ownership, policy: Policy) -> N
                 await tidy(bus, etcd, policy)
             except MeshError as exc:
                 log.warning("threads are not tidied up yet (%s): %s", policy.name, exc.message)
+
+
+async def _collect(bus: Bus, ownership: Ownership) -> None:
+    collector = Collector(bus, Values(bus, patience_s=_ANSWER_S))
+    while True:
+        await asyncio.sleep(_COLLECT_S)
+        if DEALER_PARTITION in ownership.owned:
+            try:
+                if freed := await collector.collect():
+                    log.info("let go of %d bytes of values that no thread refers to", freed)
+            except MeshError as exc:
+                log.warning("values are not collected: %s", exc.message)
 
 
 async def tidy(bus: Bus, etcd: Etcd, policy: Policy) -> int:

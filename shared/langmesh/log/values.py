@@ -1,4 +1,4 @@
-"""Large values of threads: kept once, by digest, in an object store that forgets nothing.
+"""Large values of threads: kept once, by digest, in an object store.
 
 A stowed value is ``Value("blob", <digest>)``; the object holds its kind, a NUL byte and its data.
 """
@@ -18,6 +18,8 @@ from langmesh.log.patience import patiently
 from langmesh.wire.codec import BLOB_BYTES_MIN
 from langmesh.wire.messages import Value
 
+AGE_S: Final = 2 * 24 * 3600.0
+"""Values that nobody refers to are kept for so long (``log.collect``)."""
 _BLOB: Final = "blob"
 _CACHE_BYTES: Final = 32 * 1024 * 1024
 _ATTEMPT_S: Final = 30.0
@@ -70,7 +72,7 @@ class Values:
             MeshError: PAYLOAD_TOO_LARGE over 256 MiB, BROKER_UNAVAILABLE.
         """
         async with self._uploading:
-            return await self._patiently(lambda: self._blobs.put(data))
+            return await self._patiently(lambda: self._blobs.put(data, fresh_s=AGE_S / 2))
 
     async def get(self, name: str) -> bytes:
         """Bytes by their name.
