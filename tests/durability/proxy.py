@@ -47,15 +47,20 @@ class Proxy:
     async def lose_answers(self, seconds: float) -> None:
         """Let what clients send arrive and nothing come back, then end all connections."""
         self._deaf = True
-        await asyncio.sleep(seconds)
-        self._end_all()
-        self._deaf = False
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            # Also where it is called off: a connection that lost bytes is of no use any more.
+            self._end_all()
+            self._deaf = False
 
     async def cut(self) -> None:
         """End each connection in the middle of what goes by next."""
         self._cutting = True
-        await asyncio.sleep(0.2)
-        self._cutting = False
+        try:
+            await asyncio.sleep(0.2)
+        finally:
+            self._cutting = False
 
     def _end_all(self) -> None:
         self.harmed += len(self._writers)

@@ -9,6 +9,9 @@ import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
+
+from langmesh.bus import connect
 from langmesh.testing import LocalMesh
 from tests.durability.history import verify
 from tests.durability.proxy import Proxy
@@ -44,6 +47,20 @@ async def harming(proxy: Proxy, chance: random.Random) -> AsyncIterator[None]:
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize("harm", ["lose_answers", "cut"])
+async def test_a_harm_that_is_called_off_is_over(
+    mesh: LocalMesh, chance: random.Random, harm: str
+) -> None:
+    """Otherwise the network stays harmed, and a run that cannot end says nothing."""
+    async with asyncio.timeout(30), behind_a_proxy(mesh, chance) as (behind, proxy):
+        task = asyncio.create_task(proxy.cut() if harm == "cut" else proxy.lose_answers(60))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        async with connect(behind.nats_url, name="test", wait_s=5) as bus:
+            assert await bus.api("INFO")
 
 
 async def test_lost_acknowledgements_and_cut_frames(
