@@ -46,7 +46,9 @@ async def test_an_agent_dies_at_the_write(
             assert len(noted(record, "begin", "worker")) == executions
 
 
-async def test_a_full_slot_stream_loses_nothing(mesh: LocalMesh, tmp_path: Path) -> None:
+async def test_a_full_slot_stream_loses_nothing(
+    mesh: LocalMesh, tmp_path: Path, trial: int
+) -> None:
     """Agents neither acknowledge nor give up, and write when there is room again (R4)."""
     record = str(tmp_path / "executions")
     await publish(mesh, "tests.graphs.work:pipeline")

@@ -11,8 +11,9 @@ from langmesh.coordinator import backoff
 from langmesh.registry import keys
 from langmesh.testing import LocalMesh
 from langmesh.wire.messages import Header, OutcomePayload, RunEnded, TaskOutcome, TaskRestarted
+from tests.durability.history import verify
 from tests.graphs.stubborn import ATTEMPTS
-from tests.integration.kit import assert_contiguous, publish, stored_events, until
+from tests.integration.kit import publish, until
 
 
 @pytest.mark.parametrize("killed_before", range(2, ATTEMPTS + 1))
@@ -38,9 +39,8 @@ async def test_a_kill_during_the_backoff(
     assert isinstance(end, RunEnded)
     assert (end.status, end.output["done"]) == ("success", [ATTEMPTS])
     assert [int(line) for line in record.read_text().splitlines()] == [*range(1, ATTEMPTS + 1)]
-    events = await stored_events(mesh.bus, end, "graph")
-    assert_contiguous(events)
-    restarted = [event.attempt for event in events if isinstance(event, TaskRestarted)]
+    history = await verify(mesh, end, "graph")
+    restarted = [event.attempt for event in history.events if isinstance(event, TaskRestarted)]
     assert restarted == [*range(2, ATTEMPTS + 1)]
 
 
