@@ -83,7 +83,7 @@ async def test_a_broker_that_dies_all_the_time_loses_nothing(
     async def kill() -> None:
         nonlocal kills
         while True:
-            await asyncio.sleep(chance.uniform(5, 15))
+            await asyncio.sleep(chance.uniform(5, min(15, FAULT_S * 0.6)))
             await nats.kill()
             await nats.start()
             kills += 1

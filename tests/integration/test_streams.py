@@ -11,6 +11,7 @@ from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType
 from nats.js.errors import APIError
 
 from langmesh.testing import LocalMesh
+from langmesh.wire.streams import EXEC_ACK_WAIT_S, SUBMIT_CONSUMER
 from tests.integration.kit import Tap, events_of, serving, stock_client, tapping
 
 HOUR = 3600
@@ -73,8 +74,12 @@ async def test_each_exec_subject_has_a_consumer_of_its_own(mesh: LocalMesh) -> N
         consumer = await stock.jetstream().consumer_info("EXEC", "default=loop=count=v1")
         submit = await stock.jetstream().consumer_info("SUBMIT", "coordinator")
     assert consumer.config.filter_subject == "mesh.v1.exec.default.loop.count.v1"
-    assert (consumer.config.ack_policy, consumer.config.ack_wait) == ("explicit", 5)
-    assert (submit.config.ack_policy, submit.config.ack_wait) == ("explicit", 30)
+    assert (consumer.config.ack_policy, consumer.config.ack_wait) == ("explicit", EXEC_ACK_WAIT_S)
+    assert submit.config.ack_policy == "explicit"
+    assert submit.config.ack_wait == SUBMIT_CONSUMER.ack_wait_s
+        "explicit",
+        SUBMIT_CONSUMER.ack_wait_s,
+    )
 
 
 async def test_no_message_is_left_behind(mesh: LocalMesh) -> None:

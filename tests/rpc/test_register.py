@@ -71,7 +71,7 @@ async def test_a_registered_program_is_told_where_its_tasks_are(
             "consumer": "default=gated_loop=before=plain",
             "encoding": "json",
             "bound": True,
-            "ack_wait_s": 5.0,
+            "ack_wait_s": 4.0,
             "ttl_s": 15,
             "renew_before_s": 5.0,
         }

@@ -21,6 +21,7 @@ from langmesh.bus import Bus
 from langmesh.bus.pull import Delivery, PullConsumer
 from langmesh.coordinator.admission import Admission
 from langmesh.coordinator.decisions import Decision, Decisions
+from langmesh.coordinator.live import LiveRuns
 from langmesh.coordinator.ownership import Ownership
 from langmesh.coordinator.peers import Peers
 from langmesh.errors import ErrorCode, MeshError
@@ -60,6 +61,7 @@ class Dealer:
         instance: This coordinator.
         ownership: Who owns what.
         admission: This coordinator's own.
+        runs: What is driven here.
         peers: The others.
         max_runs: How many runs this coordinator drives at once.
     """
@@ -70,6 +72,7 @@ class Dealer:
         instance: str,
         ownership: Ownership,
         admission: Admission,
+        runs: LiveRuns,
         peers: Peers,
         *,
         max_runs: int,
@@ -78,6 +81,7 @@ class Dealer:
         self._instance = instance
         self._ownership = ownership
         self._admission = admission
+        self._runs = runs
         self._peers = peers
         self._max_runs = max_runs
         self.decisions = Decisions()
@@ -296,7 +300,7 @@ class Dealer:
 
     def _recount(self) -> None:
         if self._consumer is not None:
-            self._consumer.occupy(self._admission.in_flight + sum(self._loads.values()))
+            self._consumer.occupy(self._runs.in_flight + sum(self._loads.values()))
 
     def _leave_all(self) -> None:
         """Give back what went to no owner; the owners answer for the rest."""

@@ -16,6 +16,7 @@ from langmesh.bus import Bus
 from langmesh.bus.pull import Delivery
 from langmesh.coordinator.admission import Admission
 from langmesh.coordinator.decisions import Decision
+from langmesh.coordinator.live import LiveRuns
 from langmesh.coordinator.ownership import Ownership
 from langmesh.errors import MeshError
 from langmesh.wire import subjects
@@ -43,13 +44,22 @@ class Peers:
         instance: This coordinator.
         ownership: Who owns what.
         admission: Makes runs of submissions here.
+        runs: What is driven here.
     """
 
-    def __init__(self, bus: Bus, instance: str, ownership: Ownership, admission: Admission) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        instance: str,
+        ownership: Ownership,
+        admission: Admission,
+        runs: LiveRuns,
+    ) -> None:
         self._bus = bus
         self._instance = instance
         self._ownership = ownership
         self._admission = admission
+        self._runs = runs
         self._settled: list[int] = []
         self._report: asyncio.TimerHandle | None = None
         self._dealer: str | None = None
@@ -61,7 +71,7 @@ class Peers:
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
         """Hear the others while the block runs."""
-        self._admission.on_load = self._on_load
+        self._runs.on_load = self._on_load
         self._ownership.on_change(self._on_ownership)
         end = await self._bus.listen(subjects.peer(self._instance), self._on_message)
         try:
@@ -111,7 +121,7 @@ class Peers:
         return SubmissionDecided(
             seq=seq,
             owner=self._instance,
-            in_flight=self._admission.in_flight,
+            in_flight=self._runs.in_flight,
             run=decision.run,
             error=None
             if error is None
@@ -145,9 +155,7 @@ class Peers:
             # Whoever deals next hears it all from :meth:`_on_ownership`.
             return
         settled, self._settled = self._settled, []
-        message = OwnerLoad(
-            owner=self._instance, in_flight=self._admission.in_flight, settled=settled
-        )
+        message = OwnerLoad(owner=self._instance, in_flight=self._runs.in_flight, settled=settled)
         if dealer == self._instance:
             self.on_load(message)
         else:

@@ -10,8 +10,8 @@ from typing import Final
 
 from langmesh.bus import Bus
 from langmesh.bus.reading import subjects_of
-from langmesh.coordinator.admission import Admission
 from langmesh.coordinator.catalog import Catalog
+from langmesh.coordinator.live import LiveRuns
 from langmesh.coordinator.ownership import Ownership
 from langmesh.coordinator.threads import NotOwned
 from langmesh.errors import ErrorCode, MeshError
@@ -28,7 +28,7 @@ _LATER_S: Final = 30.0
 
 @contextlib.asynccontextmanager
 async def recovering(
-    bus: Bus, admission: Admission, catalog: Catalog, ownership: Ownership
+    bus: Bus, runs: LiveRuns, catalog: Catalog, ownership: Ownership
 ) -> AsyncIterator[None]:
     """Take over what owners before left in each partition that comes, while the block runs.
 
@@ -38,7 +38,7 @@ async def recovering(
     changed = asyncio.Event()
     catalog.on_graphs_changed(changed.set)
     ownership.on_change(changed.set)
-    task = asyncio.create_task(_recover(bus, admission, ownership, changed), name="recover runs")
+    task = asyncio.create_task(_recover(bus, runs, ownership, changed), name="recover runs")
     try:
         yield
     finally:
@@ -46,9 +46,7 @@ async def recovering(
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _recover(
-    bus: Bus, admission: Admission, ownership: Ownership, changed: asyncio.Event
-) -> None:
+async def _recover(bus: Bus, runs: LiveRuns, ownership: Ownership, changed: asyncio.Event) -> None:
     waiting: set[str] = set()
     seen: dict[int, int] = {}
     while True:
@@ -63,7 +61,7 @@ async def _recover(
             waiting |= {each for each in await _marked(bus) if _partition(each) in new}
         places = asyncio.Semaphore(_AT_ONCE)
         left = await asyncio.gather(
-            *(_take_over(bus, admission, subject, places) for subject in waiting)
+            *(_take_over(bus, runs, subject, places) for subject in waiting)
         )
         waiting = {subject for subject in left if subject}
 
@@ -81,9 +79,7 @@ async def _marked(bus: Bus) -> set[str]:
             await asyncio.sleep(_RETRY_S)
 
 
-async def _take_over(
-    bus: Bus, admission: Admission, subject: str, places: asyncio.Semaphore
-) -> str:
+async def _take_over(bus: Bus, runs: LiveRuns, subject: str, places: asyncio.Semaphore) -> str:
     """Go on with a marked thread's run; gives the subject back if that is not possible yet."""
     async with places:
         while True:
@@ -92,7 +88,7 @@ async def _take_over(
                 if mark is None:
                     return ""
                 tenant, thread = subjects.parse_active(subject)
-                if await admission.take_over(tenant, thread, mark=mark[0]) is None:
+                if await runs.take_over(tenant, thread, mark=mark[0]) is None:
                     await bus.delete(ACTIVE.name, mark[0])
             except NotOwned:
                 return ""

@@ -9,7 +9,7 @@ from typing import Any
 from langmesh.bus import Bus
 from langmesh.checkpoint.codec import latest_to_keep
 from langmesh.checkpoint.strict import StrictSerde, strict_serializer
-from langmesh.coordinator.admission import Admission
+from langmesh.coordinator.live import LiveRuns
 from langmesh.coordinator.revival import tell_the_rest
 from langmesh.coordinator.threads import Thread
 from langmesh.errors import ErrorCode, MeshError
@@ -22,12 +22,12 @@ class Retention:
 
     Args:
         bus: The connection.
-        admission: Knows the threads.
+        runs: What is driven here.
     """
 
-    def __init__(self, bus: Bus, admission: Admission) -> None:
+    def __init__(self, bus: Bus, runs: LiveRuns) -> None:
         self._bus = bus
-        self._admission = admission
+        self._runs = runs
         self._serde = StrictSerde(strict_serializer())
 
     async def delete(
@@ -78,7 +78,7 @@ class Retention:
         self, tenant: str, thread_id: str, graph: str | None, unchanged_since: int
     ) -> AsyncIterator[Thread]:
         """A thread whose last run is over, and which gets no other one in the block."""
-        async with self._admission.holding(tenant, thread_id) as thread:
+        async with self._runs.holding(tenant, thread_id) as thread:
             shown = repr(thread_id[:100])
             last = (await thread.journal()).last
             if not thread.log.tail.number or (

@@ -14,9 +14,9 @@ from langgraph.types import StateSnapshot
 
 from langmesh.bus import Bus
 from langmesh.bus.service import PassOn, Request, RpcServer
-from langmesh.coordinator.admission import Admission
 from langmesh.coordinator.catalog import Catalog
 from langmesh.coordinator.dealing import Dealer
+from langmesh.coordinator.live import LiveRuns
 from langmesh.coordinator.ownership import DEALER_PARTITION
 from langmesh.coordinator.registrar import Registrar
 from langmesh.coordinator.retention import Retention
@@ -51,7 +51,7 @@ class Rpc:
         self,
         bus: Bus,
         instance: str,
-        admission: Admission,
+        runs: LiveRuns,
         dealer: Dealer,
         routing: Routing,
         catalog: Catalog,
@@ -59,13 +59,13 @@ class Rpc:
     ) -> None:
         self._bus = bus
         self._instance = instance
-        self._admission = admission
+        self._runs = runs
         self._dealer = dealer
         self._routing = routing
         self._catalog = catalog
         self._registrar = registrar
-        self._standing = Standing(bus, admission)
-        self._retention = Retention(bus, admission)
+        self._standing = Standing(bus, runs)
+        self._retention = Retention(bus, runs)
         self._verbs: dict[str, Verb] = {
             "run.start": self._start,
             "run.get": self._get,
@@ -121,7 +121,7 @@ class Rpc:
         self._catalog.get(tenant, asked.graph)
         if asked.resume is None:
             raise MeshError(ErrorCode.INVALID_FIELD, "resume: null is no answer")
-        if await self._admission.asking(tenant, asked.graph, asked.thread_id) is None:
+        if await self._runs.asking(tenant, asked.graph, asked.thread_id) is None:
             raise MeshError(
                 ErrorCode.UNKNOWN_THREAD,
                 f"thread_id: no run on {asked.thread_id[:100]!r} waits for an answer",
@@ -132,7 +132,7 @@ class Rpc:
 
     async def _retry(self, tenant: str, asked: rpc.RetryRun, request: Request) -> Answer:
         thread_id = await self._standing.thread_of(tenant, asked.run_id)
-        async with self._admission.threads.using(tenant, thread_id) as thread:
+        async with self._runs.threads.using(tenant, thread_id) as thread:
             last = (await thread.journal()).last
         fields = successor(asked.run_id, thread_id, last)
         return await self._begin(tenant, fields, request)
@@ -160,8 +160,7 @@ class Rpc:
         parent = request.headers.get(rpc.PARENT_HEADER)
         lent = None
         if parent and (
-            self._admission.find(tenant, parent) is not None
-            or await self._routing.runs(tenant, parent)
+            self._runs.find(tenant, parent) is not None or await self._routing.runs(tenant, parent)
         ):
             lent = self._dealer.lend()
         publishing = self._bus.append(
@@ -242,7 +241,7 @@ class Rpc:
                 f"as_node: graph {asked.graph!r} has no node {asked.as_node[:100]!r};"
                 f" it has {', '.join(nodes)}",
             )
-        async with self._admission.holding(tenant, asked.thread_id) as thread:
+        async with self._runs.holding(tenant, asked.thread_id) as thread:
             saver = thread.saver(loaded)
             try:
                 config = await loaded.compiled.aupdate_state(
@@ -314,7 +313,7 @@ class Rpc:
     @contextlib.asynccontextmanager
     async def _reading(self, tenant: str, graph: str, thread_id: str) -> AsyncIterator[Thread]:
         """A thread of a graph."""
-        async with self._admission.threads.using(tenant, thread_id) as thread:
+        async with self._runs.threads.using(tenant, thread_id) as thread:
             last = (await thread.journal()).last
             if last is not None and last.started.graph != graph:
                 raise _unknown_thread(graph, thread_id)

@@ -15,6 +15,7 @@ from langmesh.coordinator.admission import Admission
 from langmesh.coordinator.catalog import Catalog
 from langmesh.coordinator.dealing import Dealer
 from langmesh.coordinator.dispatch import Dispatcher
+from langmesh.coordinator.live import LiveRuns
 from langmesh.coordinator.ownership import DEALER_PARTITION, Ownership
 from langmesh.coordinator.peers import Peers
 from langmesh.coordinator.recovery import recovering
@@ -104,24 +105,26 @@ class Coordinator:
                 epoch=ownership.epoch,
                 idle_max=settings.threads_max,
             )
-            admission = Admission(bus, engine, threads)
-            peers = Peers(bus, service.instance, ownership, admission)
+            runs = LiveRuns(bus, engine, threads)
+            admission = Admission(bus, engine, runs)
+            peers = Peers(bus, service.instance, ownership, admission, runs)
             dealer = Dealer(
                 bus,
                 service.instance,
                 ownership,
                 admission,
+                runs,
                 peers,
                 max_runs=settings.max_runs,
             )
             routing = Routing(bus, service.instance, ownership)
             registrar = Registrar(bus, etcd, catalog)
-            rpc = Rpc(bus, service.instance, admission, dealer, routing, catalog, registrar)
+            rpc = Rpc(bus, service.instance, runs, dealer, routing, catalog, registrar)
 
             async def on_lost(partitions: frozenset[int]) -> None:
                 if DEALER_PARTITION in partitions:
                     await dealer.stopped()
-                await admission.release(partitions)
+                await runs.release(partitions)
 
             # The registration ends first, so that others count on this one no more, and then what
             # it owns is given to them while it still answers.
@@ -129,7 +132,7 @@ class Coordinator:
                 admission.run(),
                 peers.listening(),
                 dealer.run(),
-                recovering(bus, admission, catalog, ownership),
+                recovering(bus, runs, catalog, ownership),
                 tidying(bus, etcd, ownership, settings),
                 rpc.server(
                     release=settings.release,
@@ -146,21 +149,21 @@ class Coordinator:
                 await registration.wait_up(_REGISTERED_S)
                 await ownership.balanced(timeout_s=_REGISTERED_S)
                 log.info("durability profile: %s", profile)
-                async with self._reporting(service, admission, registration):
+                async with self._reporting(service, runs, registration):
                     with service.announced():
                         yield
 
     @contextlib.asynccontextmanager
     async def _reporting(
-        self, service: Service, admission: Admission, registration: Registration
+        self, service: Service, runs: LiveRuns, registration: Registration
     ) -> AsyncIterator[None]:
         """Report the load while the block runs."""
         settings, usage = service.settings, Usage()
         key = keys.coordinator_load(settings.tenant, service.instance)
         meter = Meter(
             service.instance,
-            admission.counts,
-            in_flight=lambda: admission.in_flight,
+            runs.counts,
+            in_flight=lambda: runs.in_flight,
             capacity=lambda: settings.max_runs,
             interval_s=self._load_interval_s,
         )

@@ -10,8 +10,8 @@ import msgspec
 
 from langmesh.bus import Bus
 from langmesh.bus.tail import Tail
-from langmesh.coordinator.admission import Admission, Live
 from langmesh.coordinator.events import EventWriter, Usurped
+from langmesh.coordinator.live import Live, LiveRuns
 from langmesh.errors import ErrorCode, MeshError
 from langmesh.wire import codec, subjects
 from langmesh.wire.messages import AnyEvent, RunAccepted, RunEnded, RunInterrupted
@@ -37,9 +37,9 @@ class _Stored:
 class Standing:
     """Tells how runs stand, waits for them and ends them."""
 
-    def __init__(self, bus: Bus, admission: Admission) -> None:
+    def __init__(self, bus: Bus, runs: LiveRuns) -> None:
         self._bus = bus
-        self._admission = admission
+        self._runs = runs
 
     async def now(self, tenant: str, run_id: str) -> RunView:
         """How a run stands.
@@ -47,11 +47,11 @@ class Standing:
         Raises:
             MeshError: UNKNOWN_RUN.
         """
-        live = self._admission.find(tenant, run_id)
+        live = self._runs.find(tenant, run_id)
         if live is not None and live.run.closing:
             # Its last event may be with clients before the broker's acknowledgement is here.
             await live.over.wait()
-            live = self._admission.find(tenant, run_id)
+            live = self._runs.find(tenant, run_id)
         return _live_view(live) if live is not None else _view(await self._stored(tenant, run_id))
 
     async def settled(self, tenant: str, run_id: str, *, timeout_s: float) -> RunView:
@@ -63,11 +63,11 @@ class Standing:
         try:
             async with asyncio.timeout(timeout_s):
                 while True:
-                    if (live := self._admission.find(tenant, run_id)) is not None:
+                    if (live := self._runs.find(tenant, run_id)) is not None:
                         await live.over.wait()
                         continue
                     stored = await self._stored(tenant, run_id)
-                    if stored.settled and self._admission.find(tenant, run_id) is None:
+                    if stored.settled and self._runs.find(tenant, run_id) is None:
                         return _view(stored)
                     await self._follow(stored)
         except TimeoutError:
@@ -79,7 +79,7 @@ class Standing:
         Raises:
             MeshError: UNKNOWN_RUN.
         """
-        if (live := self._admission.find(tenant, run_id)) is not None:
+        if (live := self._runs.find(tenant, run_id)) is not None:
             return live.run.thread.name
         return subjects.parse_event((await self._stored(tenant, run_id)).subject).thread
 
@@ -90,25 +90,25 @@ class Standing:
             MeshError: UNKNOWN_RUN.
         """
         while True:
-            if (live := self._admission.find(tenant, run_id)) is not None:
-                self._admission.cancel(live)
+            if (live := self._runs.find(tenant, run_id)) is not None:
+                self._runs.cancel(live)
                 await live.over.wait()
                 continue
             stored = await self._stored(tenant, run_id)
             if isinstance(stored.event, RunEnded):
                 return _view(stored)
-            if self._admission.find(tenant, run_id) is None:
+            if self._runs.find(tenant, run_id) is None:
                 await self._abandon(stored)
 
     async def _abandon(self, stored: _Stored) -> None:
         """End a run that nobody drives; whoever writes at the same time wins, and is read again."""
         names = subjects.parse_event(stored.subject)
         try:
-            run = await self._admission.asking(names.tenant, names.graph, names.thread)
+            run = await self._runs.asking(names.tenant, names.graph, names.thread)
             if run is not None and run.id == names.run:
                 await run.abandon()
                 return
-            live = await self._admission.take_over(names.tenant, names.thread)
+            live = await self._runs.take_over(names.tenant, names.thread)
             if live is not None and live.run.id == names.run:
                 return
             # It has not begun: if the broker hands its submission over again, it finds it ended.

@@ -23,7 +23,7 @@ from langmesh.wire.log import Record
 from langmesh.wire.names import partition
 
 if TYPE_CHECKING:
-    from langmesh.coordinator.admission import Live
+    from langmesh.coordinator.live import Live
     from langmesh.coordinator.run import Run
 
 ThreadKey = tuple[str, str]

@@ -179,7 +179,7 @@ _CHOSEN: dict[str, dict[str, Any]] = {
         "consumer": subjects.exec_consumer(_EXEC),
         "encoding": "json",
         "bound": True,
-        "ack_wait_s": 5.0,
+        "ack_wait_s": 4.0,
         "ttl_s": 15,
         "renew_before_s": 5.0,
     },
