@@ -77,9 +77,6 @@ async def test_each_exec_subject_has_a_consumer_of_its_own(mesh: LocalMesh) -> N
     assert (consumer.config.ack_policy, consumer.config.ack_wait) == ("explicit", EXEC_ACK_WAIT_S)
     assert submit.config.ack_policy == "explicit"
     assert submit.config.ack_wait == SUBMIT_CONSUMER.ack_wait_s
-        "explicit",
-        SUBMIT_CONSUMER.ack_wait_s,
-    )
 
 
 async def test_no_message_is_left_behind(mesh: LocalMesh) -> None:
