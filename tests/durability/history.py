@@ -74,7 +74,10 @@ def problems(history: History, *, interrupts: int = 0) -> list[str]:
         found.append(f"I11: {ends[RunEnded]} ends")
     if ends[RunInterrupted] != interrupts:
         found.append(f"gates: asked {ends[RunInterrupted]} times, not {interrupts}")
-    ended = Counter(e.task_id for e in history.events if isinstance(e, TaskEnded))
+    # One that asked a human is run once more with the answer.
+    ended = Counter(
+        e.task_id for e in history.events if isinstance(e, TaskEnded) and e.status != "interrupt"
+    )
     applied = Counter(history.applied)
     found += [f"I4: task {task} was applied {n} times" for task, n in applied.items() if n > 1]
     found += [f"I4: task {task} ended {n} times" for task, n in ended.items() if n > 1]

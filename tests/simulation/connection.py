@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -130,7 +131,7 @@ class Connection:
         assert cb is not None
         subscription = Subscription(self, subject, cb)
         self._subscriptions.append(subscription)
-        self._up(lambda: self._standing.append(subscription))
+        self._up(functools.partial(self._stand, subscription))
         return subscription
 
     async def request(
@@ -197,6 +198,15 @@ class Connection:
         self._standing.clear()
         asyncio.get_running_loop().call_later(away_s, self._come_back)
 
+    def mute(self, seconds: float) -> None:
+        """Lose what the server says for a while, and be cut then."""
+        self.muted = True
+        asyncio.get_running_loop().call_later(seconds, self._unmute)
+
+    def _unmute(self) -> None:
+        self.muted = False
+        self.cut()
+
     def kill(self) -> None:
         """End with the process: of what is under way, the server gets a part."""
         self._broker.connections.discard(self)
@@ -210,12 +220,16 @@ class Connection:
         loop = asyncio.get_running_loop()
         self._up_at = self._down_at = loop.time()
         for subscription in self._subscriptions:
-            self._up(lambda each=subscription: self._standing.append(each))  # type: ignore[misc]
+            self._up(functools.partial(self._stand, subscription))
         buffer, self._buffer = self._buffer, []
         for what in buffer:
             self._up(what)
         if self.on_reconnect is not None:
             self._process.start(_run(self.on_reconnect()))
+
+    def _stand(self, subscription: Subscription) -> None:
+        if subscription not in self._standing:
+            self._standing.append(subscription)
 
     def _delay(self) -> float:
         return 0.0002 + self._broker.chance.expovariate(1000)

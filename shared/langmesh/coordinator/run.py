@@ -255,6 +255,7 @@ class Run:
             await self._end("success", output=self._output(state.values))
             return
         self.closing = True
+        self._count_tasks()
         self.log.hold_last()
         self.events.emit(
             RunInterrupted, interrupts=list(state.interrupts), next=sorted(set(state.next))

@@ -82,7 +82,9 @@ class Tasks:
     _broken: bool = False
     """Whether the broker was away for so long that the run begins again from its log."""
     supersteps: set[int] = field(default_factory=set)
+    """Those with a task that ended; one that asks a human is to run once more."""
     count: int = 0
+    """How many tasks ended, likewise."""
     _writers: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     """For each channel, the spans of the tasks that wrote it since a task was triggered by it."""
 
@@ -98,8 +100,6 @@ class Tasks:
         await parts.stow(self.engine.blobs)
         await self.logged(parts.checkpoint_id)
         await self.events.room()
-        self.supersteps.add(parts.superstep)
-        self.count += 1
         try:
             outcome = await self._attempts(task, parts)
         except asyncio.CancelledError:
@@ -111,6 +111,9 @@ class Tasks:
             if not self._goes_on():
                 self._tell_ended(task, parts.superstep, "rejected")
             raise
+        if outcome.payload.kind != "interrupt":
+            self.supersteps.add(parts.superstep)
+            self.count += 1
         self._note_writes(task, outcome)
         self._applied.append(AppliedTask(task.id, task.name, outcome.payload.attempt))
         self._tell_ended(task, parts.superstep, outcome.payload.kind, outcome.payload)
