@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from langmesh.coordinator.threads import Threads
+from langmesh.coordinator.threads import NotOwned, Threads
 from langmesh.errors import ErrorCode, MeshError
 from langmesh.testing import LocalMesh, local_mesh
 from langmesh.wire.log import RunStartedRecord
@@ -28,8 +28,12 @@ def begun(run: str) -> RunStartedRecord:
     )
 
 
+async def own(_partition: int) -> bool:
+    return True
+
+
 async def test_idle_threads_are_forgotten_and_found_again(mesh: LocalMesh) -> None:
-    threads = Threads(mesh.bus, instance="c", epoch=lambda _: 1, idle_max=2)
+    threads = Threads(mesh.bus, instance="c", epoch=lambda _: 1, confirm=own, idle_max=2)
     used = []
     async with threads.using("default", "kept") as kept:
         for number in range(5):
@@ -91,3 +95,26 @@ async def test_what_was_begun_goes_on_before_what_comes(
         ["before", "after v1"],
         ["before", "after v1"] * 2,
     ]
+
+
+async def test_a_thread_that_a_later_owner_has_written_to_is_left_alone(mesh: LocalMesh) -> None:
+    """Unless the registry says otherwise: its revisions may have begun again."""
+    asked = []
+
+    async def confirm(partition: int) -> bool:
+        asked.append(partition)
+        return len(asked) > 1
+
+    later = Threads(mesh.bus, instance="later", epoch=lambda _: 7, confirm=own, idle_max=2)
+    async with later.using("default", "t") as thread:
+        await thread.append([begun("r")])
+    threads = Threads(mesh.bus, instance="c", epoch=lambda _: 6, confirm=confirm, idle_max=2)
+    with pytest.raises(NotOwned):
+        async with threads.using("default", "t"):
+            pass
+    for _ in range(2):
+        async with threads.using("default", "t") as thread:
+            await thread.append([begun("r2")])
+    assert asked == [thread.partition] * 2
+    for each in (later, threads):
+        each.close()

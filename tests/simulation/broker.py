@@ -33,7 +33,8 @@ class Broker:
     def __init__(self, chance: random.Random) -> None:
         self.chance = chance
         self.streams: dict[str, Stream] = {}
-        self.connections: set[Connection] = set()
+        self.connections: dict[Connection, None] = {}
+        """In the order in which they came."""
         self.on_stored: list[Callable[[Stream, Message], None]] = []
         self.on_acked: list[Callable[[Stream, Message], None]] = []
         self._durables: dict[tuple[str, str], Durable] = {}

@@ -106,7 +106,7 @@ class Connection:
         """Whether what the server says is lost."""
         self.point: Point | None = None
         self.on_reconnect: Callable[[], Awaitable[None]] | None = None
-        broker.connections.add(self)
+        broker.connections[self] = None
 
     @property
     def is_connected(self) -> bool:
@@ -166,7 +166,7 @@ class Connection:
         self.is_closed = True
         with contextlib.suppress(TimeoutError):
             await self.flush()
-        self._broker.connections.discard(self)
+        self._broker.connections.pop(self, None)
 
     def listening(self, subject: str) -> list[Any]:
         """The subscriptions that a message to a subject goes to, as the server knows them."""
@@ -209,7 +209,7 @@ class Connection:
 
     def kill(self) -> None:
         """End with the process: of what is under way, the server gets a part."""
-        self._broker.connections.discard(self)
+        self._broker.connections.pop(self, None)
         self._standing.clear()
         self._process.kill()
 

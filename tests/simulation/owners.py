@@ -64,6 +64,9 @@ class Beliefs:
     def epoch(self, partition: int) -> int:
         return self._held.get(partition, 0)
 
+    async def confirm(self, partition: int) -> bool:
+        return self._owners.table.get(partition) == (self._instance, self.epoch(partition))
+
     def owner(self, partition: int) -> str | None:
         return self._instance if partition in self._held else self._others.get(partition)
 

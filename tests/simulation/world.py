@@ -239,7 +239,9 @@ class World:
                 instance=name,
                 configuration=Unconfigured(),  # type: ignore[arg-type]
             )
-            threads = Threads(bus, instance=name, epoch=beliefs.epoch, idle_max=64)
+            threads = Threads(
+                bus, instance=name, epoch=beliefs.epoch, confirm=beliefs.confirm, idle_max=64
+            )
             runs = node.runs = LiveRuns(bus, engine, threads)
             admission = Admission(bus, engine, runs)
             peers = Peers(bus, name, beliefs, admission, runs)

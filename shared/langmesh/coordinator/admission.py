@@ -287,7 +287,7 @@ class Admission:
     async def _is_known(self, thread: Thread, submitted: Submitted) -> bool:
         """Whether a submission is in the log, so that its acknowledgement was lost."""
         journal = await thread.journal()
-        if (submitted.epoch, submitted.seq) not in journal.submissions:
+        if submitted.key not in journal.submissions:
             return False
         if not thread.busy and not thread.waiting:
             await self._runs.take_over(thread.tenant, thread.name)

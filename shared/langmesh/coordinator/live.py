@@ -12,11 +12,13 @@ from typing import Final, Protocol
 from langmesh.bus import Bus
 from langmesh.clock import monotonic
 from langmesh.coordinator.events import Usurped
+from langmesh.coordinator.journal import LastRun
 from langmesh.coordinator.revival import revived, tell_the_rest, writer_behind
 from langmesh.coordinator.run import Again, Run
 from langmesh.coordinator.tasks import Engine
 from langmesh.coordinator.threads import NotOwned, Thread, Threads
 from langmesh.errors import ErrorCode, MeshError
+from langmesh.log import Fenced
 from langmesh.service.ending import end
 from langmesh.service.load import Counts
 
@@ -108,6 +110,11 @@ class LiveRuns:
                 return live
         return None
 
+    def drives(self, tenant: str, thread_id: str) -> bool:
+        """Whether a run of a thread is driven here, or waits for its turn."""
+        thread = self.threads.find(tenant, thread_id)
+        return thread is not None and (thread.busy or bool(thread.waiting))
+
     def cancel(self, live: Live) -> None:
         """Call a run off; nothing happens if its last event is on its way."""
         live.run.call_off()
@@ -166,14 +173,12 @@ class LiveRuns:
         """
         async with self.threads.using(tenant, thread_id) as thread, thread.reviving:
             last = (await thread.journal()).last
-            if last is None:
-                return None
-            if last.phase != "running":
-                if mark and not thread.busy:
-                    await tell_the_rest(self._bus, thread, last)
-                return None
             if (live := thread.active or next(iter(thread.waiting), None)) is not None:
                 return live
+            if last is None or last.phase != "running":
+                if mark:
+                    await self._fence(thread, last)
+                return None
             run = await revived(self._bus, self._engine, thread, last, mark=mark)
             if not self.threads.has(thread):
                 await run.events.stop()
@@ -188,6 +193,17 @@ class LiveRuns:
             if not thread.busy:
                 self._next(thread)
             return live
+
+    async def _fence(self, thread: Thread, last: LastRun | None) -> None:
+        """Let a mark without a run that goes on be of no use to whoever set it.
+
+        That may be an owner before, about to state the run: after this entry it cannot.
+        """
+        if thread.held:
+            raise MeshError(ErrorCode.BUSY, f"thread {thread.name[:100]!r} is worked on")
+        if last is not None:
+            await tell_the_rest(self._bus, thread, last)
+        await thread.append(())
 
     def _next(self, thread: Thread) -> None:
         if not thread.waiting:
@@ -220,6 +236,9 @@ class LiveRuns:
         finally:
             telling.cancel()
         self.counts.end(monotonic() - started, failed=live.run.failed)
+        if left and thread.latest is live.run:
+            # What it knows of its events and of its mark is no guide any more.
+            thread.latest = None
         self._settle(live, left=left)
         if thread.active is live:
             self._next(thread)
@@ -231,29 +250,50 @@ class LiveRuns:
                     await live.run.drive()
             except Again:
                 await asyncio.sleep(_RETRY_S)
+            except Usurped:
+                # Whoever else told of the run may not own it: only the log decides.
+                if live.run.thread.log.failed:
+                    raise
             else:
                 return
-            await self._begin_again(live)
+            if not await self._begin_again(live):
+                return
 
-    async def _begin_again(self, live: Live) -> None:
-        """Make of a run what its log says, as another owner would."""
+    async def _begin_again(self, live: Live) -> bool:
+        """Make of a run what its log says, as another owner would.
+
+        Returns:
+            Whether it is to be driven.
+
+        Raises:
+            Usurped: Another owner wrote to the log.
+        """
         run, thread = live.run, live.run.thread
         while True:
             try:
                 await run.events.stop()
-                last = (await thread.journal()).last
-                if last is not None and last.started.run_id == run.id and last.phase == "running":
+                await thread.log.refresh()
+                journal = await thread.journal()
+                last = journal.last
+                if last is None or run.submitted.key not in journal.submissions:
+                    run.restart(await writer_behind(self._bus, run))
+                    return True
+                if last.started.run_id == run.id and last.phase == "running":
                     live.run = await revived(self._bus, self._engine, thread, last, mark=run.mark)
                     thread.latest = live.run
-                else:
-                    run.restart(await writer_behind(self._bus, run))
+                    return True
+                await tell_the_rest(self._bus, thread, last)
+                await run.mark.clear()
+                thread.latest = None
+            except Fenced as exc:
+                raise Usurped(str(exc)) from exc
             except MeshError as exc:
                 if not exc.retryable:
                     raise
                 log.warning("run %s waits for the broker: %s", run.id, exc.message)
                 await asyncio.sleep(_RETRY_S)
             else:
-                return
+                return False
 
     @staticmethod
     async def _tell_begun(live: Live) -> None:

@@ -99,6 +99,16 @@ class Ownership:
         held = self._held.get(partition)
         return 0 if held is None else held.epoch
 
+    async def confirm(self, partition: int) -> bool:
+        """Whether the registry has this coordinator as the owner of a partition right now."""
+        held = self._held.get(partition)
+        try:
+            entry = await self._etcd.get(keys.partition(partition))
+        except MeshError as exc:
+            log.warning("who owns partition %d is not known: %s", partition, exc.message)
+            return False
+        return held is not None and entry is not None and entry.mod_revision == held.written
+
     def owner(self, partition: int) -> str | None:
         """Who owns a partition; None while nobody does, or is about to."""
         if partition in self._held:

@@ -1,4 +1,8 @@
-"""Go on with the runs of owners before: threads that are marked in ACTIVE are looked at."""
+"""Go on with the runs of owners before: threads that are marked in ACTIVE are looked at.
+
+That is so for a partition's threads when it comes, and for all of them from time to time: an owner
+that did not know that it was replaced may have begun a run since, in a thread that nobody looked at.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,7 @@ log = logging.getLogger(__name__)
 
 _AT_ONCE: Final = 16
 _RETRY_S: Final = 1.0
-_LATER_S: Final = 30.0
+_SWEEP_S: Final = 20.0
 
 
 @contextlib.asynccontextmanager
@@ -32,8 +36,8 @@ async def recovering(
 ) -> AsyncIterator[None]:
     """Take over what owners before left in each partition that comes, while the block runs.
 
-    A run that cannot go on here is tried again when a revision of some graph is loaded, and from
-    time to time.
+    A run that cannot go on here is tried again when a revision of some graph is loaded, and with
+    every sweep.
     """
     changed = asyncio.Event()
     catalog.on_graphs_changed(changed.set)
@@ -50,20 +54,26 @@ async def _recover(bus: Bus, runs: LiveRuns, ownership: Ownership, changed: asyn
     waiting: set[str] = set()
     seen: dict[int, int] = {}
     while True:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(changed.wait(), _LATER_S if waiting else None)
+        swept = not await _is_set(changed, within_s=_SWEEP_S)
         changed.clear()
         epochs = ownership.epochs
         # Also one that was lost and won back meanwhile.
-        new = {number for number, epoch in epochs.items() if seen.get(number) != epoch}
+        new = {number for number, epoch in epochs.items() if swept or seen.get(number) != epoch}
         seen = epochs
         if new:
             waiting |= {each for each in await _marked(bus) if _partition(each) in new}
+        waiting = {each for each in waiting if not runs.drives(*subjects.parse_active(each))}
         places = asyncio.Semaphore(_AT_ONCE)
         left = await asyncio.gather(
             *(_take_over(bus, runs, subject, places) for subject in waiting)
         )
         waiting = {subject for subject in left if subject}
+
+
+async def _is_set(event: asyncio.Event, *, within_s: float) -> bool:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), within_s)
+    return event.is_set()
 
 
 def _partition(subject: str) -> int:
@@ -93,7 +103,9 @@ async def _take_over(bus: Bus, runs: LiveRuns, subject: str, places: asyncio.Sem
             except NotOwned:
                 return ""
             except MeshError as exc:
-                if not exc.retryable or exc.code == ErrorCode.UNKNOWN_GRAPH:
+                if exc.code != ErrorCode.FENCED and (
+                    not exc.retryable or exc.code == ErrorCode.UNKNOWN_GRAPH
+                ):
                     log.error("the run marked by %s waits: %s", subject, exc.message)  # noqa: TRY400
                     return subject
                 log.warning("the run marked by %s is not taken over yet: %s", subject, exc.message)

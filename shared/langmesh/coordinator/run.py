@@ -61,6 +61,11 @@ class Submitted:
     body: bytes
     submission: Submission
 
+    @property
+    def key(self) -> tuple[str, int]:
+        """What the log knows it by."""
+        return self.epoch, self.seq
+
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Run:

@@ -103,6 +103,7 @@ class Coordinator:
                 bus,
                 instance=service.instance,
                 epoch=ownership.epoch,
+                confirm=ownership.confirm,
                 idle_max=settings.threads_max,
             )
             runs = LiveRuns(bus, engine, threads)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,8 @@ class Thread:
     active: Live | None = None
     held: bool = False
     """Whether something else than a run works on the thread's state."""
+    rivals_epoch: int = 0
+    """Of an owner that wrote to the log and has been found not to own it any more."""
     users: int = 0
     """How many are inside of :meth:`Threads.using`."""
     reviving: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -110,15 +112,23 @@ class Threads:
         bus: The connection.
         instance: This coordinator, written into every entry.
         epoch: Tells the epoch of its ownership of a partition, likewise written; 0 for none.
+        confirm: Asks the registry whether it owns a partition.
         idle_max: How many idle threads are kept in memory.
     """
 
     def __init__(
-        self, bus: Bus, *, instance: str, epoch: Callable[[int], int], idle_max: int
+        self,
+        bus: Bus,
+        *,
+        instance: str,
+        epoch: Callable[[int], int],
+        confirm: Callable[[int], Awaitable[bool]],
+        idle_max: int,
     ) -> None:
         self._bus = bus
         self._instance = instance
         self._epoch = epoch
+        self._confirm = confirm
         self._idle_max = idle_max
         self._logs: dict[str, Logs] = {}
         self._threads: OrderedDict[ThreadKey, Thread] = OrderedDict()
@@ -131,6 +141,10 @@ class Threads:
     def has(self, thread: Thread) -> bool:
         """Whether a thread is still this coordinator's."""
         return self._threads.get((thread.tenant, thread.name)) is thread
+
+    def find(self, tenant: str, name: str) -> Thread | None:
+        """A thread that is in memory."""
+        return self._threads.get((tenant, name))
 
     @contextlib.asynccontextmanager
     async def using(self, tenant: str, name: str, *, is_new: bool = False) -> AsyncIterator[Thread]:
@@ -160,6 +174,7 @@ class Threads:
         try:
             self._forget_idle()
             await thread.log.load()
+            await self._step_back_if_replaced(thread, epoch)
             yield thread
         finally:
             thread.users -= 1
@@ -170,6 +185,18 @@ class Threads:
             if thread.partition in partitions:
                 thread.log.close()
                 del self._threads[key]
+
+    async def _step_back_if_replaced(self, thread: Thread, epoch: int) -> None:
+        """Leave a thread alone that a later owner has written to.
+
+        A greater epoch is no proof: they start again when the registry loses its data.
+        """
+        found = thread.log.found_epoch
+        if found <= epoch or found == thread.rivals_epoch:
+            return
+        if not await self._confirm(thread.partition):
+            raise NotOwned(thread.name)
+        thread.rivals_epoch = found
 
     def _logs_of(self, tenant: str) -> Logs:
         if (logs := self._logs.get(tenant)) is None:

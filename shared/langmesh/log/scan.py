@@ -41,6 +41,7 @@ class Scan:
         first: Number of its first entry, 0 if there is none.
         size: Bytes of its entries.
         has_tail: Whether the known tail is in it.
+        epoch: Of the owner that wrote its last entry.
         sent: Where the entry is whose outcome was open.
     """
 
@@ -50,6 +51,7 @@ class Scan:
     first: int = 0
     size: int = 0
     has_tail: bool = False
+    epoch: int = 0
     sent: Tail | None = None
 
 
@@ -102,7 +104,7 @@ async def scan(bus: Bus, values: Values, chain: Chain, known: Known, *, patience
             found.size = 0
         found.state.apply(number, records)
         found.size += len(body)
-        found.tail = link.tail
+        found.tail, found.epoch = link.tail, link.entry.epoch
         found.has_tail |= link.tail.digest == known.tail.digest
         if link.entry.id == known.sent:
             found.sent = link.tail

@@ -71,6 +71,8 @@ class ThreadLog:
     ) -> None:
         self.chain = chain
         self.size = 0
+        self.found_epoch = 0
+        """Of the owner that had written last when the chain was read."""
         self._bus = bus
         self._values = values
         self._owner = owner
@@ -351,6 +353,7 @@ class ThreadLog:
             self._foreign()
         self._resize(found.size - self.size)
         self._state, self._tail, self._origin = found.state, found.tail, found.origin
+        self.found_epoch = found.epoch
         if flight is not None and found.sent is not None:
             self._outbox.landed(flight, found.sent)
 
