@@ -68,7 +68,7 @@ async def close(state: State) -> dict[str, Any]:
     return {"trail": [f"close {len(state['trail'])}"]}
 
 
-def looping(state: State) -> str:
+async def looping(state: State) -> str:
     return "count" if state["rounds"] > 0 else "sign"
 
 

@@ -49,6 +49,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._virtual.now
 
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
+        raise AssertionError(f"{func} would run beside the virtual time")
+
 
 class Process:
     """Tasks that live and die together."""

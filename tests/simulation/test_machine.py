@@ -58,6 +58,15 @@ WANTED: st.SearchStrategy[Wanted] = st.tuples(
     st.booleans(),
 )
 """Rounds, how long ``left`` and ``right`` take, and whether the client names the thread."""
+AGENTS = ("slot", "agent ack", "agent api")
+At = tuple[str, int, bool, bool]
+POINTS: st.SearchStrategy[At] = st.tuples(
+    st.sampled_from(["active", "log", "exec", "event", "ack", "api", *AGENTS]),
+    st.integers(1, 16),
+    st.booleans(),
+    st.booleans(),
+)
+"""At the how manieth message of which kind, whether it is stored, and whether the sender dies."""
 which = st.integers(0, 5)
 THREADS_MAX = 6
 NODES_MAX = 3
@@ -75,16 +84,21 @@ class Mesh(RuleBasedStateMachine):
         seed=st.integers(0, 2**32 - 1),
         coordinators=st.integers(1, 2),
         first=st.lists(WANTED, min_size=1, max_size=3),
+        points=st.lists(POINTS, min_size=1, max_size=3),
     )
-    def begin(self, seed: int, coordinators: int, first: list[Wanted]) -> None:
+    def begin(self, seed: int, coordinators: int, first: list[Wanted], points: list[At]) -> None:
         self._stack = ExitStack()
         self._loop = VirtualLoop()
         self._stack.enter_context(virtual_time(self._loop, seed))
         self._submitted: dict[int, int] = {}
         """Rounds of each acknowledged submission, by sequence."""
         self._threads = 0
+        self._mines = 0
+        """How many went off."""
         self._answered: dict[str, int] = {}
         self._do(self._begin(random.Random(seed), coordinators))
+        for number, point in enumerate(points):
+            self._lay(number, point)
         for wanted in first:
             self._do(self._submit(wanted))
 
@@ -124,9 +138,7 @@ class Mesh(RuleBasedStateMachine):
         ]
 
     async def _answer(self, question: RunInterrupted) -> None:
-        body = msgspec.json.encode(
-            {"command": {"resume": "yes"}, "thread_id": question.thread_id}
-        )
+        body = msgspec.json.encode({"command": {"resume": "yes"}, "thread_id": question.thread_id})
         # Also where it is not acknowledged: the broker may have it, and nobody answers twice.
         self._answered[question.run_id] = self.watch.questions[question.run_id]
         while await submitted(self.world, body) is None:
@@ -165,34 +177,22 @@ class Mesh(RuleBasedStateMachine):
         for node in some(self.world.all(), number):
             self._do(self._now(lambda: self._die(node)))
 
-    @rule(
-        number=which,
-        kind=st.sampled_from(["active", "log", "exec", "event", "ack", "api"]),
-        count=st.integers(1, 12),
-        stored=st.booleans(),
-        dies=st.booleans(),
-    )
-    def mine_coordinator(
-        self, number: int, kind: str, count: int, stored: bool, dies: bool
-    ) -> None:
-        for node in some(self.world.coordinators, number):
-            self._mine(node, kind, count, stored=stored, dies=dies)
+    @rule(number=which, point=POINTS)
+    def mine(self, number: int, point: At) -> None:
+        self._lay(number, point)
 
-    @rule(
-        number=which,
-        kind=st.sampled_from(["slot", "ack", "api"]),
-        count=st.integers(1, 5),
-        stored=st.booleans(),
-        dies=st.booleans(),
-    )
-    def mine_agent(self, number: int, kind: str, count: int, stored: bool, dies: bool) -> None:
-        for node in some(self.world.agents, number):
-            self._mine(node, kind, count, stored=stored, dies=dies)
+    def _lay(self, number: int, point: At) -> None:
+        kind, count, stored, dies = point
+        nodes = self.world.agents if kind in AGENTS else self.world.coordinators
+        for node in some(nodes, number):
+            self._mine(node, kind.removeprefix("agent "), count, stored=stored, dies=dies)
 
     def _mine(self, node: Node, kind: str, count: int, *, stored: bool, dies: bool) -> None:
         """Let a process die, or its connection break, right before or after a message."""
+
         def then() -> None:
             what = "dies" if dies else "is cut off"
+            self._mines += 1
             TALLY[f"{node.name.split('-')[0]} {what} {'after' if stored else 'before'} {kind}"] += 1
             if dies:
                 self._die(node)
@@ -254,6 +254,7 @@ class Mesh(RuleBasedStateMachine):
         if hasattr(self, "watch"):
             assert self.watch.violations == []
             assert self.world.broken == []
+            assert max(self.watch.questions.values(), default=0) <= graph.GATES
 
     def teardown(self) -> None:
         if not hasattr(self, "world"):
@@ -271,22 +272,26 @@ class Mesh(RuleBasedStateMachine):
         world = self.world
         world.unblind()
         world.broker.streams["SLOT"].config["max_bytes"] = -1
-        for node in world.all():
-            node.connection.point = None
-        if not world.coordinators:
-            await world.start_coordinator()
-        if not world.agents:
-            await world.start_agent()
         loop = asyncio.get_running_loop()
         moved_at, moved = loop.time(), -1
         while not self._all_ended():
+            # Mines are there still, and gates are yet to come.
+            if not world.coordinators:
+                await world.start_coordinator()
+            if not world.agents:
+                await world.start_agent()
             for question in self._asking():
                 await self._answer(question)
             await asyncio.sleep(1)
-            done = sum(self.watch.questions.values()) + self._ended()
+            self.nothing_is_out_of_order()
+            done = sum(self.watch.questions.values()) + self._ended() + self._mines
             if done > moved:
                 moved_at, moved = loop.time(), done
-            stuck = [each for seq in self._submitted if not isinstance(each := self._last_of(seq), RunEnded)]
+            stuck = [
+                each
+                for seq in self._submitted
+                if not isinstance(each := self._last_of(seq), RunEnded)
+            ]
             assert loop.time() - moved_at < MENDED_WITHIN_S, f"I10: {stuck}"
         # Acknowledgements trail.
         await asyncio.sleep(10)

@@ -57,7 +57,9 @@ class OneGraph:
     """Stands in for ``langmesh.coordinator.catalog.Catalog``."""
 
     def __init__(self) -> None:
-        nodes = {node: Binding(subject=_subject(node), release=RELEASE) for node in nodes_of(LOADED)}
+        nodes = {
+            node: Binding(subject=_subject(node), release=RELEASE) for node in nodes_of(LOADED)
+        }
         bindings = Bindings(revision=LOADED.topology.revision, nodes=nodes)
         self._entry = Entry(LOADED, bindings)
 

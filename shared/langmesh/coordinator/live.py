@@ -70,6 +70,8 @@ class LiveRuns:
         self.counts = Counts()
         self.on_load: Callable[[int], None] = lambda _: None
         """Told when :attr:`in_flight` changes: the submission that is settled, or 0."""
+        self.on_left: Callable[[str, str], None] = lambda _tenant, _thread_id: None
+        """Told which thread's run another coordinator seems to have, though nobody said so."""
         self._drivers: set[asyncio.Task[None]] = set()
 
     async def stop(self) -> None:
@@ -242,6 +244,8 @@ class LiveRuns:
         self._settle(live, left=left)
         if thread.active is live:
             self._next(thread)
+        if left and self.threads.has(thread):
+            self.on_left(thread.tenant, thread.name)
 
     async def _drive_until_over(self, live: Live) -> None:
         while True:

@@ -1,7 +1,8 @@
 """Go on with the runs of owners before: threads that are marked in ACTIVE are looked at.
 
-That is so for a partition's threads when it comes, and for all of them from time to time: an owner
-that did not know that it was replaced may have begun a run since, in a thread that nobody looked at.
+That is so for a partition's threads when it comes, for a thread whose log or events somebody else
+has written to, and for all of them from time to time: an owner that did not know that it was
+replaced may have begun a run since, in a thread that nobody looked at.
 """
 
 from __future__ import annotations
@@ -40,9 +41,16 @@ async def recovering(
     every sweep.
     """
     changed = asyncio.Event()
+    left: set[str] = set()
+
+    def on_left(tenant: str, thread_id: str) -> None:
+        left.add(subjects.active(partition(tenant, thread_id), tenant, thread_id))
+        asyncio.get_running_loop().call_later(_RETRY_S, changed.set)
+
+    runs.on_left = on_left
     catalog.on_graphs_changed(changed.set)
     ownership.on_change(changed.set)
-    task = asyncio.create_task(_recover(bus, runs, ownership, changed), name="recover runs")
+    task = asyncio.create_task(_recover(bus, runs, ownership, changed, left), name="recover runs")
     try:
         yield
     finally:
@@ -50,7 +58,9 @@ async def recovering(
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _recover(bus: Bus, runs: LiveRuns, ownership: Ownership, changed: asyncio.Event) -> None:
+async def _recover(
+    bus: Bus, runs: LiveRuns, ownership: Ownership, changed: asyncio.Event, left: set[str]
+) -> None:
     waiting: set[str] = set()
     seen: dict[int, int] = {}
     while True:
@@ -60,14 +70,16 @@ async def _recover(bus: Bus, runs: LiveRuns, ownership: Ownership, changed: asyn
         # Also one that was lost and won back meanwhile.
         new = {number for number, epoch in epochs.items() if swept or seen.get(number) != epoch}
         seen = epochs
+        waiting |= left
+        left.clear()
         if new:
             waiting |= {each for each in await _marked(bus) if _partition(each) in new}
         waiting = {each for each in waiting if not runs.drives(*subjects.parse_active(each))}
         places = asyncio.Semaphore(_AT_ONCE)
-        left = await asyncio.gather(
+        found = await asyncio.gather(
             *(_take_over(bus, runs, subject, places) for subject in waiting)
         )
-        waiting = {subject for subject in left if subject}
+        waiting = {subject for subject in found if subject}
 
 
 async def _is_set(event: asyncio.Event, *, within_s: float) -> bool:

@@ -78,13 +78,17 @@ class ThreadSaver(BaseCheckpointSaver[str]):
         """Writes that are in no entry yet."""
         self._commits: dict[str, asyncio.Future[Tail]] = {}
         """Of the checkpoints that somebody stores or waits for."""
-        self.failed = False
-        """Whether a checkpoint could not be stored."""
+        self._failure: BaseException | None = None
 
     def get_next_version(self, current: str | int | None, channel: None) -> str:
         """The version after one: a growing number, then what tells apart the branches of a fork."""
         number = int(str(current).partition(".")[0]) if current is not None else 0
         return f"{number + 1:016}.{new_id()[:12]}"
+
+    @property
+    def failed(self) -> bool:
+        """Whether a checkpoint could not be stored."""
+        return self._failure is not None
 
     async def committed(self, checkpoint_id: str) -> None:
         """Wait until a checkpoint is stored (R2).
@@ -92,6 +96,8 @@ class ThreadSaver(BaseCheckpointSaver[str]):
         Raises:
             MeshError: FENCED and the like: it never will be.
         """
+        if self._failure is not None:
+            raise self._failure
         if checkpoint_id not in (await self._log.load()).checkpoints:
             # LangGraph hands it over in the background, perhaps later than its tasks.
             await asyncio.shield(self._commit_of(checkpoint_id))
@@ -100,6 +106,15 @@ class ThreadSaver(BaseCheckpointSaver[str]):
         if (commit := self._commits.get(checkpoint_id)) is None:
             commit = self._commits[checkpoint_id] = asyncio.get_running_loop().create_future()
         return commit
+
+    def _fail(self, exc: BaseException) -> None:
+        """LangGraph hands no checkpoint over after one that could not be stored."""
+        self._failure = exc
+        for commit in self._commits.values():
+            if not commit.done():
+                commit.set_exception(exc)
+                # Whoever waits for it is told; nobody may be there.
+                commit.exception()
 
     def take_writes(self) -> list[WritesRecord]:
         """The writes that are in no entry yet; whoever takes them appends them."""
@@ -164,10 +179,7 @@ class ThreadSaver(BaseCheckpointSaver[str]):
         try:
             tail = await self._append(config, checkpoint, metadata, new_versions)
         except BaseException as exc:
-            self.failed = True
-            commit.set_exception(exc)
-            # Whoever waits for it is told; nobody may be there.
-            commit.exception()
+            self._fail(exc)
             raise
         commit.set_result(tail)
         self._stored()
