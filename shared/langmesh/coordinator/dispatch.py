@@ -136,11 +136,13 @@ class Dispatcher:
             )
             self._watch_service(attempt)
             return await attempt.outcome
-        finally:
-            self._pending.pop(attempt.cap, None)
+        except asyncio.CancelledError:
             unfinished = not attempt.outcome.done() or attempt.outcome.cancelled()
             if unfinished and not attempt.goes_on():
                 self._spawn(self._call_off(attempt))
+            raise
+        finally:
+            self._pending.pop(attempt.cap, None)
 
     def _publish_again(self, attempt: Attempt) -> None:
         attempt.sent_at = monotonic()
