@@ -225,10 +225,10 @@ class Pusher:
         start = {"all": 1, "new": stream.last_seq + 1}.get(policy) or config["opt_start_seq"]
         self.before = start - 1
         self._rest()
-        for pattern in config["filter_subjects"] if start <= stream.last_seq else ():
-            # In order only within a pattern, which a client that starts in the middle must not see.
-            assert len(config["filter_subjects"]) == 1
-            for message in stream.from_seq(pattern, start):
+        if start <= stream.last_seq:
+            patterns = config["filter_subjects"]
+            missed = {each.seq: each for p in patterns for each in stream.from_seq(p, start)}
+            for _, message in sorted(missed.items()):
                 self._push(message)
 
     def stored(self, message: Message) -> None:

@@ -45,9 +45,16 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._virtual = _Selector()
         super().__init__(self._virtual)
         self.set_task_factory(_make_task)
+        self.set_exception_handler(self._note)
+        self.faults: list[str] = []
+        """Exceptions that nobody caught."""
 
     def time(self) -> float:
         return self._virtual.now
+
+    def _note(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if (exc := context.get("exception")) is not None:
+            self.faults.append(f"{context['message']}: {exc!r}")
 
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
         raise AssertionError(f"{func} would run beside the virtual time")

@@ -237,10 +237,12 @@ async def test_a_tail_has_all_in_order(bus: Bus) -> None:
         await bus.flush()
     assert seen == [(LOG, b"1", seqs[0]), ("mesh.v1.log.8.default.t", b"2", seqs[1])]
     again: list[bytes] = []
-    tail = Tail(bus, "LOG", (LOG,), lambda _, body, __: again.append(body))
-    async with tail.run():
-        await bus.flush()
-    assert again == [b"before", b"1"]
+    for start, wanted in ((1, [b"before", b"1", b"2"]), (seqs[0], [b"1", b"2"]), (seqs[1], [b"2"])):
+        again.clear()
+        tail = Tail(bus, "LOG", filters, lambda _, body, __: again.append(body), start_seq=start)
+        async with tail.run():
+            await bus.flush()
+        assert again == wanted
 
 
 async def test_all_goes_on_when_the_server_is_killed(server: Server, bus: Bus) -> None:

@@ -254,6 +254,7 @@ class Mesh(RuleBasedStateMachine):
         if hasattr(self, "watch"):
             assert self.watch.violations == []
             assert self.world.broken == []
+            assert self._loop.faults == []
             assert max(self.watch.questions.values(), default=0) <= graph.GATES
 
     def teardown(self) -> None:
