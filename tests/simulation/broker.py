@@ -159,35 +159,28 @@ class Broker:
         match verb:
             case ["STREAM", "CREATE", name]:
                 return self._create(name, asked)
-            case ["STREAM", "UPDATE", name]:
-                self._find(name).config = asked
-                return {"config": asked}
-            case ["STREAM", "INFO", name]:
-                return _info(self._find(name), asked)
-            case ["STREAM", "MSG", "GET", name]:
-                return _read(self._find(name), asked["last_by_subj"])
-            case ["STREAM", "MSG", "DELETE", name]:
-                if not self._find(name).delete(asked["seq"]):
-                    raise Refusal(400, 10043, "no message found")
-                return {"success": True}
-            case ["STREAM", "PURGE", name]:
-                return _purge(self._find(name), asked)
-            case ["CONSUMER", "DURABLE", "CREATE", name, durable]:
-                stream, config = self._find(name), asked["config"]
-                if (name, durable) not in self._durables:
-                    made = Durable(stream, config, self.route, self._acked)
-                    self._durables[name, durable] = made
-                return {"name": durable, "config": config}
-            case ["CONSUMER", "CREATE", name, pusher]:
-                made_pusher = Pusher(self._find(name), asked["config"], self.route)
-                self._pushers[name, pusher] = made_pusher
-                return {"name": pusher, "delivered": {"stream_seq": made_pusher.before}}
-            case ["CONSUMER", "DELETE", name, pusher]:
-                if (gone := self._pushers.pop((name, pusher), None)) is None:
+            case ["STREAM", *what, name] if (act := _STREAM_VERBS.get(".".join(what))) is not None:
+                return act(self._find(name), asked)
+            case ["CONSUMER", *what, name, consumer] if what != ["DELETE"]:
+                return self._consume(what, self._find(name), consumer, asked["config"])
+            case ["CONSUMER", "DELETE", name, consumer]:
+                if (gone := self._pushers.pop((name, consumer), None)) is None:
                     raise Refusal(404, 10014, "consumer not found")
                 gone.end()
                 return {"success": True}
         raise Refusal(404, 0, f"the simulated server does not know {'.'.join(verb)}")
+
+    def _consume(
+        self, what: list[str], stream: Stream, name: str, config: dict[str, Any]
+    ) -> dict[str, Any]:
+        if what == ["DURABLE", "CREATE"]:
+            if (stream.name, name) not in self._durables:
+                durable = Durable(stream, config, self.route, self._acked)
+                self._durables[stream.name, name] = durable
+            return {"name": name, "config": config}
+        assert what == ["CREATE"]
+        pusher = self._pushers[stream.name, name] = Pusher(stream, config, self.route)
+        return {"name": name, "delivered": {"stream_seq": pusher.before}}
 
     def _find(self, name: str) -> Stream:
         if name not in self.streams:
@@ -264,3 +257,23 @@ def _purge(stream: Stream, asked: dict[str, Any]) -> dict[str, Any]:
     for seq in gone:
         stream.delete(seq)
     return {"success": True, "purged": len(gone)}
+
+
+def _update(stream: Stream, asked: dict[str, Any]) -> dict[str, Any]:
+    stream.config = asked
+    return {"config": asked}
+
+
+def _delete(stream: Stream, asked: dict[str, Any]) -> dict[str, Any]:
+    if not stream.delete(asked["seq"]):
+        raise Refusal(400, 10043, "no message found")
+    return {"success": True}
+
+
+_STREAM_VERBS: Final = {
+    "UPDATE": _update,
+    "INFO": _info,
+    "MSG.GET": lambda stream, asked: _read(stream, asked["last_by_subj"]),
+    "MSG.DELETE": _delete,
+    "PURGE": _purge,
+}

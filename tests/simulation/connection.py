@@ -87,9 +87,9 @@ class Connection:
 
     max_payload = 1 << 20
     is_closed = False
-    _server_info: dict[str, Any] = {}
 
     def __init__(self, broker: Broker, process: Process) -> None:
+        self._server_info: dict[str, Any] = {}
         self._broker = broker
         self._process = process
         self._prefix = f"_INBOX.{next(_numbers)}"

@@ -10,10 +10,11 @@ import asyncio
 import operator
 from typing import Annotated, Any, TypedDict
 
-import langmesh
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import RetryPolicy, interrupt
+
+import langmesh
 from langmesh.errors import MeshError
 
 GATES = 3

@@ -6,6 +6,7 @@ import asyncio
 
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
+
 from tests.simulation import graph
 
 

@@ -1,9 +1,10 @@
-"""Whatever happens in whatever order: no run is lost, none is applied twice, no gate is skipped.
+"""Whatever happens in whatever order: no run is lost, none applied twice, no gate skipped.
 
-Hypothesis draws submissions, answers, starts, deaths at every point of the protocol, partitions that
-move, owners that do not know that they were replaced, networks and servers that fail. Then all is
-mended, and every run must end as LangGraph's own within a minute. ``EXAMPLES`` sets how many worlds
-are drawn; without it they are few and always the same; ``SHRINK=1`` makes a failure small, which takes a while.
+Hypothesis draws submissions, answers, starts, deaths at every point of the protocol, partitions
+that move, owners that do not know that they were replaced, networks and servers that fail. Then all
+is mended, and every run must end as LangGraph's own within a minute. ``EXAMPLES`` sets how many
+worlds are drawn; without it they are few and always the same. ``SHRINK=1`` makes a failure small,
+which takes a while.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import asyncio
 import os
 import random
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ import msgspec
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
 from langmesh.wire.messages import RunEnded, RunInterrupted
 from tests.durability.history import history_of, problems
 from tests.simulation import graph
@@ -175,7 +177,7 @@ class Mesh(RuleBasedStateMachine):
     @rule(number=which)
     def kill(self, number: int) -> None:
         for node in some(self.world.all(), number):
-            self._do(self._now(lambda: self._die(node)))
+            self._now(self._die, node)
 
     @rule(number=which, point=POINTS)
     def mine(self, number: int, point: At) -> None:
@@ -207,17 +209,17 @@ class Mesh(RuleBasedStateMachine):
     @rule(number=which, seconds=st.sampled_from([0.1, 2.0, 8.0]))
     def cut(self, number: int, seconds: float) -> None:
         for node in some(self.world.all(), number):
-            self._do(self._now(lambda: node.connection.cut(seconds)))
+            self._now(node.connection.cut, seconds)
 
     @rule(number=which, seconds=st.sampled_from([0.01, 0.5, 6.0]))
     def lose_answers(self, number: int, seconds: float) -> None:
         """What it sends arrives, and nothing comes back; then its connection breaks."""
         for node in some(self.world.all(), number):
-            self._do(self._now(lambda: node.connection.mute(seconds)))
+            self._now(node.connection.mute, seconds)
 
     @rule(forget=st.booleans())
     def kill_server(self, forget: bool) -> None:
-        self._do(self._now(lambda: self.world.broker.restart(forget=forget)))
+        self._now(self.world.broker.restart, forget=forget)
 
     @rule(full=st.booleans())
     def fill_slots(self, full: bool) -> None:
@@ -234,20 +236,25 @@ class Mesh(RuleBasedStateMachine):
             assert before.beliefs is not None
             before.beliefs.blind = True
             mine = {n for n, (who, _) in self.world.owners.table.items() if who == before.name}
-            self._do(self._now(lambda: self.world.owners.give(frozenset(mine), after.name)))
+            self._now(self.world.owners.give, frozenset(mine), after.name)
 
     @rule()
     def let_all_see(self) -> None:
-        self._do(self._now(self.world.unblind))
+        self._now(self.world.unblind)
 
     @rule(number=which, half=st.booleans())
     def move_partitions(self, number: int, half: bool) -> None:
         moved = frozenset(n for n in ALL if n % 2 == half)
         for to in some(self.world.coordinators, number):
-            self._do(self._now(lambda: self.world.owners.give(moved, to.name)))
+            self._now(self.world.owners.give, moved, to.name)
 
-    async def _now(self, act: Any) -> None:
-        act()
+    def _now(self, act: Callable[..., None], *given: Any, **options: Any) -> None:
+        """Do something at this moment, as a part of the loop."""
+
+        async def do() -> None:
+            act(*given, **options)
+
+        self._do(do())
 
     @invariant()
     def nothing_is_out_of_order(self) -> None:

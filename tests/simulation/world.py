@@ -35,8 +35,8 @@ from langmesh.graphs.loading import LoadedGraph, load
 from langmesh.registry.policies import NodePolicy
 from langmesh.registry.records import Binding, Bindings
 from langmesh.service import Service
-from langmesh.service.ending import end
 from langmesh.service.configuration import Effective
+from langmesh.service.ending import end
 from langmesh.settings import Settings
 from langmesh.telemetry.tracing import Telemetry, Tracer
 from langmesh.wire import subjects

@@ -52,6 +52,8 @@ class Arrival:
     """Who waits to hear what becomes of it."""
     again: bool
     """Whether another owner may have had it."""
+    attached: bool = False
+    """Whether its run was in the log, and is gone on with here."""
     decision: Decision | None = None
 
     @property
@@ -180,7 +182,8 @@ class Admission:
             await self._refuse(arrival, MeshError(ErrorCode.INTERNAL, reason))
             return
         if run is None:
-            arrival.over()
+            if not arrival.attached:
+                arrival.over()
             arrival.decide(Decision())
             return
         if not self._threads.has(run.thread):
@@ -223,7 +226,7 @@ class Admission:
         )
         is_new = submission.thread_id is None and not self._may_be_begun(arrival)
         async with self._threads.using(names.tenant, thread_id, is_new=is_new) as thread:
-            if await self._is_known(thread, submitted):
+            if await self._is_known(thread, submitted, arrival):
                 return None
             await self._check_graph(thread, names.graph)
             if not thread.busy and not thread.waiting:
@@ -284,13 +287,18 @@ class Admission:
             trace_id=run.span.trace_id,
         )
 
-    async def _is_known(self, thread: Thread, submitted: Submitted) -> bool:
-        """Whether a submission is in the log, so that its acknowledgement was lost."""
+    async def _is_known(self, thread: Thread, submitted: Submitted, arrival: Arrival) -> bool:
+        """Whether a submission is in the log, so that its run goes on or is over.
+
+        Its acknowledgement may be lost; or the mark is, without which nobody finds the run.
+        """
         journal = await thread.journal()
         if submitted.key not in journal.submissions:
             return False
-        if not thread.busy and not thread.waiting:
-            await self._runs.take_over(thread.tenant, thread.name)
+        live = await self._runs.take_over(thread.tenant, thread.name)
+        if live is not None and live.source is None and live.run.submitted.key == submitted.key:
+            arrival.attached = True
+            self._runs.attach(live, arrival)
         return True
 
     @staticmethod

@@ -57,6 +57,8 @@ class Live:
     over: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the run's end or its interrupt is stored, or another coordinator has the run."""
     driver: asyncio.Task[None] | None = None
+    telling: asyncio.Task[None] | None = None
+    """Waits to tell the source that the run has begun."""
 
 
 class LiveRuns:
@@ -86,6 +88,12 @@ class LiveRuns:
         self.on_load(0)
         if not run.thread.busy:
             self._next(run.thread)
+
+    def attach(self, live: Live, source: Source) -> None:
+        """Let the submission of a run that was found in the log hear how far it has come."""
+        live.source = source
+        if not live.queued:
+            self._tell_when_begun(live, source)
 
     async def release(self, partitions: Collection[int]) -> None:
         """Let go of the threads of partitions, for another owner to go on with."""
@@ -222,7 +230,8 @@ class LiveRuns:
         driver.add_done_callback(self._drivers.discard)
 
     async def _drive(self, live: Live) -> None:
-        telling = asyncio.create_task(self._tell_begun(live))
+        if live.source is not None:
+            self._tell_when_begun(live, live.source)
         thread, started, left = live.run.thread, monotonic(), False
         self.counts.begin(started - live.since)
         try:
@@ -236,7 +245,8 @@ class LiveRuns:
         except Exception:
             log.exception("driving run %s failed", live.run.id)
         finally:
-            telling.cancel()
+            if live.telling is not None:
+                live.telling.cancel()
         self.counts.end(monotonic() - started, failed=live.run.failed)
         if left and thread.latest is live.run:
             # What it knows of its events and of its mark is no guide any more.
@@ -300,10 +310,12 @@ class LiveRuns:
                 return False
 
     @staticmethod
-    async def _tell_begun(live: Live) -> None:
-        if live.source is not None:
+    def _tell_when_begun(live: Live, source: Source) -> None:
+        async def tell() -> None:
             await live.run.log.begun.wait()
-            live.source.begun()
+            source.begun()
+
+        live.telling = asyncio.get_running_loop().create_task(tell())
 
     def _settle(self, live: Live, *, left: bool = False) -> None:
         """Note that a run is over, asks, or is somebody else's."""

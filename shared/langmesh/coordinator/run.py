@@ -207,7 +207,6 @@ class Run:
                 restarted=self.restarted,
             )
         else:
-            self.log.begun.set()
             self.mark.begin()
             if before.cancelling:
                 await self._end("cancelled")
