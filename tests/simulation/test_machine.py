@@ -34,7 +34,7 @@ from tests.simulation.world import GRAPH, Node, World, submitted
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "0"))
 SETTINGS = settings(
-    max_examples=EXAMPLES or 150,
+    max_examples=EXAMPLES or 200,
     derandomize=not EXAMPLES,
     stateful_step_count=30,
     deadline=None,
@@ -284,10 +284,7 @@ class Mesh(RuleBasedStateMachine):
         moved_at, moved = loop.time(), -1
         while not self._all_ended():
             # Mines are there still, and gates are yet to come.
-            if not world.coordinators:
-                await world.start_coordinator()
-            if not world.agents:
-                await world.start_agent()
+            await world.man()
             for question in self._asking():
                 await self._answer(question)
             await asyncio.sleep(1)
@@ -303,7 +300,8 @@ class Mesh(RuleBasedStateMachine):
             assert loop.time() - moved_at < MENDED_WITHIN_S, f"I10: {stuck}"
         # What is left of it is handed out until it is acknowledged.
         async with asyncio.timeout(MENDED_WITHIN_S):
-            while any(self.world.broker.streams[name].messages for name in ("SUBMIT", "EXEC")):
+            while any(world.broker.streams[name].messages for name in ("SUBMIT", "EXEC")):
+                await world.man()
                 await asyncio.sleep(1)
 
     def _last_of(self, seq: int) -> Any:

@@ -196,6 +196,13 @@ class World:
             asyncio.current_task()
         }
 
+    async def man(self) -> None:
+        """See that there is a coordinator and an agent."""
+        if not self.coordinators:
+            await self.start_coordinator()
+        if not self.agents:
+            await self.start_agent()
+
     def unblind(self) -> None:
         """Let every coordinator know who owns what."""
         for node in self.coordinators:
