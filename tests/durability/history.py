@@ -31,6 +31,8 @@ class History:
     """Each checkpoint of the thread with the one before it, in order."""
     epochs: list[int]
     """Of the owners that wrote the thread's entries, in order."""
+    writers: list[str]
+    """The owners themselves, likewise."""
     slots: list[str]
     """Subject of each outcome of the thread."""
 
@@ -47,13 +49,15 @@ async def history_of(mesh: LocalMesh, run: RunEnded | RunInterrupted, graph: str
     steps = [record for _, record in state.journal if isinstance(record, SuperstepRecord)]
     checkpoints = sorted(state.checkpoints)
     event = subjects.event("default", graph, run.thread_id, run.run_id)
-    entries = await _all(mesh, LOG.name, subjects.log(place, "default", run.thread_id))
+    log = await _all(mesh, LOG.name, subjects.log(place, "default", run.thread_id))
+    entries = [decode_entry(body)[0] for _, body in log]
     slots = await _all(mesh, SLOT.name, f"mesh.v1.slot.{place}.default.{graph}.>")
     return History(
         events=[codec.decode_event(body) for _, body in await _all(mesh, EVENT.name, event)],
         applied=[task.task_id for step in steps for task in step.applied],
         parents=[(each, state.checkpoints[each].parent_id) for each in checkpoints],
-        epochs=[_epoch(body) for _, body in entries],
+        epochs=[entry.epoch for entry in entries],
+        writers=[entry.writer for entry in entries],
         slots=[subject for subject, _ in slots],
     )
 
@@ -112,7 +116,3 @@ async def _all(mesh: LocalMesh, stream: str, pattern: str) -> Sequence[tuple[str
             found.append((message.subject, message.body))
             start = message.seq + 1
     return found
-
-
-def _epoch(body: bytes) -> int:
-    return decode_entry(body)[0].epoch

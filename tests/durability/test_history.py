@@ -27,6 +27,7 @@ SOUND = History(
     applied=["a", "b"],
     parents=[("1", ""), ("2", "1"), ("3", "2")],
     epochs=[5, 5, 7],
+    writers=["a", "a", "b"],
     slots=["s.a", "s.b"],
 )
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
@@ -14,11 +16,10 @@ from langmesh.testing import LocalMesh
 from langmesh.wire.messages import RunEnded, RunInterrupted, StreamPart
 from langmesh.wire.streams import SUBMIT_CONSUMER
 from tests.durability.history import verify
-from tests.graphs.durable import gated
+from tests.graphs.durable import checked, gated
 from tests.integration.kit import publish
 
-SOURCE = "tests.graphs.durable:gated"
-NODES = ("count", "left", "right", "merge", "sign")
+GRAPHS = {"gated": gated, "checked": checked}
 MODES = ["values", "updates", "tasks", "checkpoints"]
 BEFORE_THE_GATE = [
     *("active:1:before", "active:1:after", "log:1:before", "log:1:after", "ack:1:before"),
@@ -26,6 +27,10 @@ BEFORE_THE_GATE = [
     *("log:2:before", "log:3:before", "log:3:after", "log:7:before", "log:7:after"),
     # Between the last checkpoint and the word that the run waits: a gate must not be skipped.
     *("log:8:before", "log:8:after", "event:9:before", "event:9:after"),
+]
+BEHIND_A_NODE = [
+    # The superstep that the gate follows, and the word that the run waits.
+    *("log:8:before", "log:8:after", "log:9:before", "log:9:after", "event:12:after"),
 ]
 BEHIND_THE_GATE = [
     *("log:1:before", "log:1:after", "ack:1:before", "exec:1:before", "exec:1:after"),
@@ -49,67 +54,68 @@ async def crash(mesh: LocalMesh, point: str) -> None:
     await mesh.etcd.delete_prefix(keys.partitions())
 
 
-async def oracle() -> dict:
+async def oracle(name: str) -> dict:
     """What LangGraph makes of it in one process."""
-    graph = gated()
+    graph = GRAPHS[name]()
     graph.checkpointer = InMemorySaver()
     config = {"configurable": {"thread_id": "t"}}
     await graph.ainvoke({"trail": []}, config)
     return await graph.ainvoke(None, config)
 
 
-async def hold_up(mesh: LocalMesh, end: RunEnded) -> None:
+async def hold_up(mesh: LocalMesh, end: RunEnded, name: str) -> None:
     """Hold the run against the invariants; clients saw every state once."""
-    history = await verify(mesh, end, "gated", interrupts=1)
+    history = await verify(mesh, end, name, interrupts=1)
     values = [e.data for e in history.events if isinstance(e, StreamPart) and e.mode == "values"]
     # One for the input and one for each superstep; the answer shows the last one again.
     assert len(values) == 1 + len(history.applied) - 2 + 1
 
 
-@pytest.mark.parametrize("point", BEFORE_THE_GATE)
-async def test_before_the_gate(mesh: LocalMesh, point: str, trial: int) -> None:
-    await publish(mesh, SOURCE)
-    async with (
-        asyncio.timeout(90),
-        mesh.agents("gated", *NODES),
-        mesh.client("gated") as client,
-    ):
+@pytest.mark.parametrize(
+    ("name", "point"),
+    [("gated", point) for point in BEFORE_THE_GATE]
+    + [("checked", point) for point in BEHIND_A_NODE],
+)
+async def test_before_the_gate(mesh: LocalMesh, name: str, point: str, trial: int) -> None:
+    async with asyncio.timeout(90), _serving(mesh, name) as client:
         handle = await client.submit({"trail": []}, thread_id="t", stream_mode=MODES)
         await crash(mesh, point)
         async with mesh.coordinator():
             last = await handle.result()
             assert isinstance(last, RunInterrupted)
-            assert last.next == ["sign"]
-            await _answer_and_verify(mesh, client)
+            assert last.next == ["sign" if name == "gated" else "close"]
+            answer = await client.submit(None, **ANSWER)
+            await _ends(mesh, await answer.result(), name)
 
 
-@pytest.mark.parametrize("point", BEHIND_THE_GATE)
-async def test_behind_the_gate(mesh: LocalMesh, point: str, trial: int) -> None:
-    await publish(mesh, SOURCE)
-    async with (
-        asyncio.timeout(90),
-        mesh.agents("gated", *NODES),
-        mesh.client("gated") as client,
-    ):
+@pytest.mark.parametrize(
+    ("name", "point"),
+    [("gated", point) for point in BEHIND_THE_GATE]
+    + [("checked", point) for point in ("log:1:before", "log:1:after", "log:2:before")],
+)
+async def test_behind_the_gate(mesh: LocalMesh, name: str, point: str, trial: int) -> None:
+    async with asyncio.timeout(90), _serving(mesh, name) as client:
         async with mesh.coordinator():
             handle = await client.submit({"trail": []}, thread_id="t", stream_mode=MODES)
             assert isinstance(await handle.result(), RunInterrupted)
         answer = await client.submit(None, **ANSWER)
         await crash(mesh, point)
         async with mesh.coordinator():
-            await _ends(mesh, await answer.result())
+            await _ends(mesh, await answer.result(), name)
 
 
 ANSWER = {"thread_id": "t", "command": {"resume": True}, "stream_mode": MODES}
 
 
-async def _answer_and_verify(mesh: LocalMesh, client: Client) -> None:
-    answer = await client.submit(None, **ANSWER)
-    await _ends(mesh, await answer.result())
+@asynccontextmanager
+async def _serving(mesh: LocalMesh, name: str) -> AsyncIterator[Client]:
+    topology = await publish(mesh, f"tests.graphs.durable:{name}")
+    async with mesh.agents(name, *topology.nodes), mesh.client(name) as client:
+        yield client
 
 
-async def _ends(mesh: LocalMesh, end: RunEnded | RunInterrupted) -> None:
+async def _ends(mesh: LocalMesh, end: RunEnded | RunInterrupted, name: str) -> None:
     assert isinstance(end, RunEnded)
     assert (end.status, end.error) == ("success", None)
-    assert end.output == await oracle()
-    await hold_up(mesh, end)
+    assert end.output == await oracle(name)
+    await hold_up(mesh, end, name)

@@ -15,6 +15,21 @@ def count(state: Trail) -> Trail:
 
 def gated() -> CompiledStateGraph:
     """Two rounds of ``count``, ``left`` beside ``right``, ``merge``; then ``sign``, if allowed."""
+    graph = _rounds()
+    graph.add_edge("sign", END)
+    return graph.compile(interrupt_before=["sign"])
+
+
+def checked() -> CompiledStateGraph:
+    """The same with the gate behind ``sign``, before ``close``."""
+    graph = _rounds()
+    graph.add_node("close", step("close"))
+    graph.add_edge("sign", "close")
+    graph.add_edge("close", END)
+    return graph.compile(interrupt_after=["sign"])
+
+
+def _rounds() -> StateGraph:
     graph = StateGraph(Trail)
     graph.add_node("count", count)
     for name in ("left", "right", "merge", "sign"):
@@ -26,5 +41,4 @@ def gated() -> CompiledStateGraph:
     graph.add_conditional_edges(
         "merge", lambda state: "count" if state["n"] < 2 else "sign", ["count", "sign"]
     )
-    graph.add_edge("sign", END)
-    return graph.compile(interrupt_before=["sign"])
+    return graph
