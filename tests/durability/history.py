@@ -80,7 +80,9 @@ def problems(history: History, *, interrupts: int = 0) -> list[str]:
         found.append(f"gates: asked {ends[RunInterrupted]} times, not {interrupts}")
     # One that asked a human is run once more with the answer.
     ended = Counter(
-        e.task_id for e in history.events if isinstance(e, TaskEnded) and e.status != "interrupt"
+        e.task_id
+        for e in history.events
+        if isinstance(e, TaskEnded) and e.status != "interrupt" and not e.caller
     )
     applied = Counter(history.applied)
     found += [f"I4: task {task} was applied {n} times" for task, n in applied.items() if n > 1]

@@ -21,6 +21,7 @@ import msgspec
 
 from langmesh import clock
 from langmesh.agent import context as task_context
+from langmesh.agent.calls import TaskCalls
 from langmesh.agent.chunks import ChunkWriter
 from langmesh.agent.context import NodeConfig, TaskInfo, read_only
 from langmesh.agent.lifeline import Lifeline
@@ -249,10 +250,11 @@ class NodeExecutor:
             keeps_children=lambda: self._draining,
         )
         nesting.enter(around)
+        calls = TaskCalls(self._bus, self._revisions.blobs, runner.loaded.serde, message, around)
         try:
             with span.activate():
                 prepared = await runner.prepare(
-                    message, chunks.write if chunks is not None else _no_chunks
+                    message, chunks.write if chunks is not None else _no_chunks, calls
                 )
                 outcome = await runner.run(prepared, payload.attempt)
         except MeshError as exc:
@@ -262,6 +264,8 @@ class NodeExecutor:
             if not self._draining:
                 await asyncio.shield(asyncio.create_task(around.call_off()))
             raise
+        finally:
+            calls.close()
         if outcome.fault is not None:
             await around.call_off()
         span.end(outcome.fault.message if outcome.fault is not None else None)

@@ -49,7 +49,8 @@ class NodeRevisions:
     ) -> None:
         self._etcd = etcd
         self._node = node
-        self._blobs = blobs
+        self.blobs = blobs
+        """Where large values are."""
         self._body = body
         self._stores = stores
         self._policy = NodePolicy()
@@ -97,4 +98,4 @@ class NodeRevisions:
             revision=context.revision,
         )
         log.info("imported revision %s of graph %s", context.revision, context.graph)
-        return NodeRunner(loaded, self._node, self._blobs, body=self._body, stores=self._stores)
+        return NodeRunner(loaded, self._node, self.blobs, body=self._body, stores=self._stores)

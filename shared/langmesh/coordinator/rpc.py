@@ -73,6 +73,7 @@ class Rpc:
             "run.cancel": self._cancel,
             "run.resume": self._resume,
             "run.retry": self._retry,
+            "task.call": self._call,
             "thread.state": self._state,
             "thread.history": self._history,
             "thread.update": self._update,
@@ -116,6 +117,14 @@ class Rpc:
     async def _start(self, tenant: str, asked: rpc.StartRun, request: Request) -> rpc.RunReference:
         fields = {name: getattr(asked, name) for name in Submission.__struct_fields__}
         return await self._submit(tenant, asked.graph, fields, request)
+
+    async def _call(self, tenant: str, asked: rpc.CallTask, _: Request) -> rpc.CallResult:
+        live = self._runs.find(tenant, asked.run_id)
+        if live is None:
+            raise MeshError(
+                ErrorCode.BUSY, f"run_id: no run {asked.run_id[:100]!r} is driven here right now"
+            )
+        return await live.run.call(asked)
 
     async def _resume(self, tenant: str, asked: rpc.ResumeRun, request: Request) -> Answer:
         self._catalog.get(tenant, asked.graph)

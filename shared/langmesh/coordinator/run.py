@@ -40,6 +40,7 @@ from langmesh.wire.messages import (
     StreamPart,
     Submission,
 )
+from langmesh.wire.rpc import CallResult, CallTask
 
 log = logging.getLogger(__name__)
 
@@ -175,6 +176,16 @@ class Run:
         self.asking = self.closing = False
         self.resumed = True
         self.log.reopen()
+
+    async def call(self, asked: CallTask) -> CallResult:
+        """What became of a function that one of its nodes called.
+
+        Raises:
+            MeshError: BUSY if the node is not under way here.
+        """
+        if self._tasks is None:
+            raise MeshError(ErrorCode.BUSY, f"run_id: {self.id[:100]!r} is not driven right now")
+        return await self._tasks.calls.result(asked)
 
     def count_before(self, last: LastRun) -> None:
         """Take over what was counted before."""

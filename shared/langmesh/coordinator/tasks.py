@@ -14,11 +14,13 @@ from langgraph.types import PregelExecutableTask
 from langmesh.bus.blobs import Blobs
 from langmesh.clock import new_id, now_ms
 from langmesh.coordinator import backoff
+from langmesh.coordinator.calls import Calls
 from langmesh.coordinator.caps import capability, idempotency_key
 from langmesh.coordinator.catalog import Catalog
 from langmesh.coordinator.dispatch import Attempt, Dispatcher
 from langmesh.coordinator.events import EventWriter
 from langmesh.errors import ErrorCode, MeshError
+from langmesh.graphs import compat
 from langmesh.graphs.loading import LoadedGraph
 from langmesh.graphs.remote import TaskParts, apply_outcome, plain
 from langmesh.service.configuration import Configuration
@@ -78,6 +80,8 @@ class Tasks:
     """Whether another life of the run goes on with it: then nothing more is told of it here."""
     taken_over: bool = False
     """Whether attempts may have been sent, or even have ended, before this life of the run."""
+    calls: Calls = field(init=False)
+    """Of the functions that its nodes call."""
     _applied: list[AppliedTask] = field(default_factory=list)
     _broken: bool = False
     """Whether the broker was away for so long that the run begins again from its log."""
@@ -88,20 +92,24 @@ class Tasks:
     _writers: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     """For each channel, the spans of the tasks that wrote it since a task was triggered by it."""
 
+    def __post_init__(self) -> None:
+        self.calls = Calls(self.loaded.serde, self.engine.blobs)
+
     def take_applied(self) -> list[AppliedTask]:
         """The tasks that ended since the last call, in that order."""
         taken, self._applied = self._applied, []
         return taken
 
-    async def dispatch(self, task: PregelExecutableTask) -> None:
+    async def dispatch(self, task: PregelExecutableTask, caller: compat.Caller | None) -> None:
         """The seam: what LangGraph calls instead of running a task."""
-        node = self.loaded.topology.nodes.get(task.name)
+        called = compat.called_of(task)
+        node = None if called is not None else self.loaded.topology.nodes.get(task.name)
         parts = TaskParts(task, self.loaded.serde, node.reads if node is not None else [])
         await parts.stow(self.engine.blobs)
         await self.logged(parts.checkpoint_id)
         await self.events.room()
         try:
-            outcome = await self._attempts(task, parts)
+            outcome = await self._attempts(task, parts, caller)
         except asyncio.CancelledError:
             if not self._goes_on():
                 self._tell_ended(task, parts.superstep, "cancelled")
@@ -111,25 +119,30 @@ class Tasks:
             if not self._goes_on():
                 self._tell_ended(task, parts.superstep, "rejected")
             raise
-        if outcome.payload.kind != "interrupt":
-            self.supersteps.add(parts.superstep)
-            self.count += 1
-        self._note_writes(task, outcome)
-        self._applied.append(AppliedTask(task.id, task.name, outcome.payload.attempt))
+        if called is None:
+            # What a function returns is its caller's; no checkpoint has it.
+            if outcome.payload.kind != "interrupt":
+                self.supersteps.add(parts.superstep)
+                self.count += 1
+            self._note_writes(task, outcome)
+            self._applied.append(AppliedTask(task.id, task.name, outcome.payload.attempt))
         self._tell_ended(task, parts.superstep, outcome.payload.kind, outcome.payload)
         await apply_outcome(task, outcome.payload, self.loaded.serde, self.engine.blobs)
 
     def _goes_on(self) -> bool:
         return self._broken or self.is_left()
 
-    async def _attempts(self, task: PregelExecutableTask, parts: TaskParts) -> TaskOutcome:
+    async def _attempts(
+        self, task: PregelExecutableTask, parts: TaskParts, caller: compat.Caller | None
+    ) -> TaskOutcome:
         """Try a task until an attempt's outcome is its last."""
-        node = self.loaded.topology.nodes.get(task.name)
+        called = compat.called_of(task)
+        node = None if called is not None else self.loaded.topology.nodes.get(task.name)
         links = self._joined(task)
         first_at = now_ms()
         number = 1
         while True:
-            outcome, attempt = await self._attempt(task, parts, number, links, first_at)
+            outcome, attempt = await self._attempt(task, parts, number, links, first_at, caller)
             payload = outcome.payload
             if payload.kind == "poison":
                 await self.engine.dispatcher.bury_poison(attempt, payload)
@@ -165,9 +178,13 @@ class Tasks:
         number: int,
         links: list[str],
         first_at: int,
+        caller: compat.Caller | None,
     ) -> tuple[TaskOutcome, Attempt]:
         engine = self.engine
-        binding = engine.catalog.binding(self.tenant, self.graph, task.name)
+        called = compat.called_of(task)
+        node = task.name if called is None else called.node
+        invocation = self.invocation if called is None else called.invocation
+        binding = engine.catalog.binding(self.tenant, self.graph, node)
         cap = capability(
             engine.key,
             tenant=self.tenant,
@@ -175,11 +192,11 @@ class Tasks:
             checkpoint_ns=parts.checkpoint_ns,
             checkpoint_id=parts.checkpoint_id,
             task_id=task.id,
-            invocation=self.invocation,
+            invocation=invocation,
             attempt=number,
         )
         slot = subjects.slot(
-            partition(self.tenant, self.thread), self.tenant, self.graph, task.name, cap
+            partition(self.tenant, self.thread), self.tenant, self.graph, node, cap
         )
         context = TaskContext(
             tenant=self.tenant,
@@ -187,12 +204,12 @@ class Tasks:
             revision=self.loaded.topology.revision,
             thread=self.thread,
             run=self.run,
-            node=task.name,
+            node=node,
             release=binding.release,
             superstep=parts.superstep,
             checkpoint_id=parts.checkpoint_id,
             checkpoint_ns=parts.checkpoint_ns,
-            invocation=self.invocation,
+            invocation=invocation,
         )
         message_id = new_id()
         span = engine.tracer.begin(
@@ -222,7 +239,7 @@ class Tasks:
                 id=message_id,
                 type=ExecuteTask.TYPE,
                 sender=engine.instance,
-                receiver=task.name,
+                receiver=node,
                 sent_at_ms=now_ms(),
                 traceparent=span.traceparent,
             ),
@@ -236,7 +253,7 @@ class Tasks:
         attempt = Attempt(
             tenant=self.tenant,
             graph=self.graph,
-            node=task.name,
+            node=node,
             release=binding.release,
             run=self.run,
             task=task.id,
@@ -263,9 +280,12 @@ class Tasks:
                 superstep=parts.superstep,
                 attempt=number,
                 subject=binding.subject,
+                caller="" if called is None else called.caller,
             )
+        calling = self.calls.open(cap, task, caller, node=node, invocation=f"{invocation}#{number}")
         try:
-            return await engine.dispatcher.perform(attempt), attempt
+            with calling:
+                return await engine.dispatcher.perform(attempt), attempt
         except BaseException as exc:
             # It ended when the broker stored the attempt, unless it never came to that.
             span.end(exc)
@@ -289,8 +309,10 @@ class Tasks:
     ) -> None:
         """Tell that a task is over; without an outcome, nobody is known to have executed it."""
         fields: dict[str, Any] = {}
+        if (called := compat.called_of(task)) is not None:
+            fields["caller"] = called.caller
         if payload is not None:
-            fields = {
+            fields |= {
                 "attempt": payload.attempt,
                 "chunks": payload.chunks,
                 "queue_ms": payload.queue_us / 1000,

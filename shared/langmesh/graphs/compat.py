@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextvars import Context
@@ -38,15 +39,18 @@ from langgraph._internal._constants import (
     NS_SEP,
     PULL,
     PUSH,
+    RETURN,
 )
 from langgraph._internal._runnable import RunnableSeq, coerce_to_runnable
 from langgraph._internal._scratchpad import PregelScratchpad
 from langgraph._internal._typing import MISSING
 from langgraph.channels.base import BaseChannel
 from langgraph.errors import ParentCommand
+from langgraph.func import _TaskFunction
 from langgraph.managed.base import is_managed_value
 from langgraph.pregel import Pregel, _executor, _retry, _runner
 from langgraph.pregel._algo import LazyAtomicCounter, PregelTaskWrites, local_read
+from langgraph.pregel._call import get_runnable_for_task
 from langgraph.pregel._io import read_channels
 from langgraph.pregel._loop import AsyncPregelLoop
 from langgraph.pregel._messages import StreamMessagesHandler
@@ -79,22 +83,30 @@ __all__ = [
     "PUSH",
     "AsyncPregelLoop",
     "BaseChannel",
+    "Called",
+    "Caller",
     "Dispatch",
     "LoopHook",
     "PregelExecutableTask",
     "PregelNode",
     "StreamMessagesHandler",
     "StreamProtocol",
+    "begin_call",
+    "called_of",
+    "calls",
     "channels_of",
     "check",
     "install_seam",
     "managed_of",
+    "name_of_task_function",
     "output_of",
     "reader",
     "run_attempt",
+    "runnable_of",
     "scratchpad",
     "serde_allowlist",
     "should_retry",
+    "task_function",
 ]
 
 DISPATCH_KEY: Final = "__langmesh_dispatch"
@@ -103,7 +115,10 @@ DISPATCH_KEY: Final = "__langmesh_dispatch"
 LOOP_KEY: Final = "__langmesh_loop"
 """Key in ``configurable`` of a ``LoopHook``."""
 
-Dispatch = Callable[[PregelExecutableTask], Awaitable[None]]
+Caller = Callable[..., asyncio.Future[Any]]
+"""LangGraph's own way for a task to call a ``@task`` function."""
+
+Dispatch = Callable[[PregelExecutableTask, Caller | None], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +218,9 @@ async def _seam(
     if dispatch is None or task.name == "__start__":
         return await _original(task, retry_policy, stream=stream, configurable=configurable)
     # Retries, timeouts and the rest of the node's policies apply at the agent.
-    await dispatch(task)
-    return None
+    await dispatch(task, (configurable or {}).get(CONFIG_KEY_CALL))
+    # What the caller of a function waits for; a node's task only writes.
+    return next((value for channel, value in task.writes if channel == RETURN), None)
 
 
 def _in_its_loop(
@@ -376,17 +392,102 @@ def serde_allowlist(schemas: list[type[Any]], channels: dict[str, Any]) -> set[t
     return _serde.build_serde_allowlist(schemas=schemas, channels=channels)
 
 
-def no_calls(node: str) -> dict[str, Any]:
-    """Config entries of a task at an agent that refuse what does not cross the mesh."""
+def calls(call: Callable[..., Any]) -> dict[str, Any]:
+    """Config entries of a task at an agent: how it calls ``@task`` functions, and no saver."""
+    return {CONFIG_KEY_CALL: call, CONFIG_KEY_CHECKPOINTER: None}
 
-    def refuse(*_: Any, **__: Any) -> Any:
+
+class Called:
+    """Stands in the coordinator for a ``@task`` function that only agents import.
+
+    Args:
+        function: Where agents find it, ``module:name``.
+        name: What LangGraph calls it.
+        node: The node whose agents execute it.
+        invocation: Tells its attempts from those of a call by another attempt of its caller.
+        caller: Id of the task that calls it.
+    """
+
+    def __init__(
+        self, function: str, name: str, *, node: str, invocation: str, caller: str
+    ) -> None:
+        self.function = function
+        self.caller = caller
+        self.node = node
+        self.invocation = invocation
+        self.__name__ = name
+
+    async def __call__(self, *_: Any, **__: Any) -> Any:
+        """Is not called: LangGraph only asks what it is."""
+        raise AssertionError(f"{self.function} is executed by agents")
+
+
+class _Indexes(deque[int]):
+    """Gives the calls of a task the places that its agent counted."""
+
+    def __call__(self) -> int:
+        return self.popleft()
+
+
+def begin_call(
+    task: PregelExecutableTask, caller: Caller, called: Called, given: Any, index: int
+) -> asyncio.Future[Any]:
+    """Let a task call a function; a call of the same place is the same task.
+
+    Args:
+        task: The caller.
+        caller: What LangGraph gave it to call with.
+        called: The function.
+        given: Its arguments, (args, kwargs).
+        index: The how manieth call of the task it is, from 0.
+    """
+    pad = task.config[CONF][CONFIG_KEY_SCRATCHPAD]
+    if not isinstance(pad.call_counter, _Indexes):
+        object.__setattr__(pad, "call_counter", _Indexes())
+    pad.call_counter.append(index)
+    return caller(called, given, retry_policy=None, cache_policy=None, callbacks=None, timeout=None)
+
+
+def called_of(task: PregelExecutableTask) -> Called | None:
+    """The function that a task is a call of; None for a node's task."""
+    steps = task.proc.steps if isinstance(task.proc, RunnableSeq) else ()
+    function = getattr(steps[0], "afunc", None) if steps else None
+    return function if isinstance(function, Called) else None
+
+
+def task_function(name: str) -> Any:
+    """The ``@task`` function of a name, ``module:name``, with its policies.
+
+    Raises:
+        MeshError: GRAPH_NOT_SUPPORTED; only what is decorated, at the top of a module, and imported
+            in this process is found.
+    """
+    module, _, attribute = name.partition(":")
+    found = getattr(sys.modules.get(module), attribute, None)
+    if not isinstance(found, _TaskFunction):
         raise MeshError(
             ErrorCode.GRAPH_NOT_SUPPORTED,
-            f"node {node!r} calls a @task function",
-            remedy="Call a plain function instead, or make the task a node of the graph.",
+            f"there is no @task function {name!r}",
+            remedy="Define it at the top of the module of the graph, or of the node's body.",
         )
+    return found
 
-    return {CONFIG_KEY_CALL: refuse, CONFIG_KEY_CHECKPOINTER: None}
+
+def name_of_task_function(function: Callable[..., Any]) -> str:
+    """Where agents find a ``@task`` function, ``module:name``.
+
+    Raises:
+        MeshError: GRAPH_NOT_SUPPORTED; others would find another one or none.
+    """
+    name = f"{function.__module__}:{getattr(function, '__qualname__', '')}"
+    if task_function(name).func is not function:
+        raise MeshError(ErrorCode.GRAPH_NOT_SUPPORTED, f"{name} is another function by now")
+    return name
+
+
+def runnable_of(function: Any) -> Any:
+    """What LangGraph runs for a ``@task`` function."""
+    return get_runnable_for_task(function.func)
 
 
 def namespace_of(checkpoint_ns: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import sys
 import traceback
 from typing import Any
 
@@ -69,22 +70,32 @@ def _encodable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def from_fault(fault: Fault, serde: Serde) -> Exception:
+def from_fault(fault: Fault, serde: Serde, *, imported: bool = False) -> Exception:
     """Rebuild an exception: its own class if that is built in or LangGraph's, else RemoteNodeError.
 
     The fault stays attached, so that the run's error event shows the agent's traceback.
+
+    Args:
+        fault: What was raised.
+        serde: Of the graph.
+        imported: Whether to know also the exceptions of the modules that this process has imported,
+            as where user code may catch them.
     """
-    exc = _known(fault, serde) or RemoteNodeError(f"{fault.type}: {fault.message}")
+    exc = _known(fault, serde, imported=imported)
+    if exc is None:
+        exc = RemoteNodeError(f"{fault.type}: {fault.message}")
     exc.__langmesh_fault__ = fault  # type: ignore[attr-defined]
     return exc
 
 
-def _known(fault: Fault, serde: Serde) -> Exception | None:
+def _known(fault: Fault, serde: Serde, *, imported: bool) -> Exception | None:
     if fault.type == "langmesh.errors.MeshError":
         message = fault.message.removesuffix(".").split(f" ({fault.code})", 1)[0]
         return MeshError(ErrorCode(fault.code), message)
     module, _, name = fault.type.rpartition(".")
     home: Any = {"": builtins, "langgraph.errors": langgraph_errors}.get(module)
+    if home is None and imported:
+        home = sys.modules.get(module)
     kind = getattr(home, name, None)
     if not (isinstance(kind, type) and issubclass(kind, Exception)):
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from langmesh.bus.blobs import Blobs
 from langmesh.errors import ErrorCode, MeshError
 from langmesh.graphs import compat
 from langmesh.graphs.faults import from_fault, to_fault
+from langmesh.graphs.lazy import lazy_body
 from langmesh.graphs.loading import LoadedGraph
 from langmesh.graphs.serde import NULL, fetch, is_stowed, stow
 from langmesh.graphs.stores import Stores
@@ -35,6 +36,8 @@ class Prepared:
     task: PregelExecutableTask
     null_resume: list[Any]
     asked_null_resume: bool
+    policies: tuple[RetryPolicy, ...]
+    """When a failure is worth another attempt."""
 
 
 def tuples(path: Any) -> Any:
@@ -108,8 +111,15 @@ class NodeRunner:
         retries = self._own_policies or (RetryPolicy(),)
         self._policies = tuple(each._replace(**fields) for each in retries)
 
-    async def prepare(self, message: ExecuteTask, write_chunk: WriteChunk) -> Prepared:
+    async def prepare(
+        self, message: ExecuteTask, write_chunk: WriteChunk, call: Callable[..., Any]
+    ) -> Prepared:
         """Rebuild a task from its request.
+
+        Args:
+            message: The request.
+            write_chunk: Takes what the task streams.
+            call: How the task calls ``@task`` functions.
 
         Raises:
             MeshError: VALUE_NOT_SERIALIZABLE for a value that this agent may not decode.
@@ -166,7 +176,7 @@ class NodeRunner:
             compat.CONFIG_KEY_CHECKPOINT_NS: context.checkpoint_ns,
             compat.CONFIG_KEY_SCRATCHPAD: pad,
             compat.CONFIG_KEY_RUNTIME: runtime,
-            **compat.no_calls(self.node),
+            **compat.calls(call),
         }
         if payload.node_error is not None:
             failed = await self._value(payload.node_error, "error of the failed node")
@@ -174,20 +184,26 @@ class NodeRunner:
             configurable[compat.CONFIG_KEY_NODE_ERROR] = NodeError(
                 node=fault.node, error=from_fault(fault, serde)
             )
+        name, proc, timeout, policies = self.node, self._runnable, self._timeout, self._policies
+        if payload.function:
+            function = await self._function(payload.function)
+            proc, timeout = compat.runnable_of(function), function.timeout
+            name, policies = function.__name__, tuple(function.retry_policy)
         config: dict[str, Any] = {
             "tags": [*given.get("tags", []), *(self._proc.tags or [])],
             "metadata": {
                 **given.get("metadata", {}),
                 "langgraph_step": context.superstep,
-                "langgraph_node": self.node,
+                "langgraph_node": name,
                 "langgraph_triggers": tuple(payload.triggers),
                 "langgraph_path": path,
                 "langgraph_checkpoint_ns": context.checkpoint_ns,
                 "thread_id": context.thread,
                 **(self._proc.metadata or {}),
             },
-            "run_name": self.node,
+            "run_name": name,
             "recursion_limit": given.get("recursion_limit") or 25,
+            "callbacks": None,
             "configurable": configurable,
         }
         if "messages" in payload.stream_modes:
@@ -197,9 +213,9 @@ class NodeRunner:
 
             config["callbacks"] = [compat.StreamMessagesHandler(write_message, subgraphs=False)]
         task = PregelExecutableTask(
-            name=self.node,
-            input=await self._value(payload.input, f"input of node {self.node!r}"),
-            proc=self._runnable,
+            name=name,
+            input=await self._value(payload.input, f"input of {name!r}"),
+            proc=proc,
             writes=writes,
             config=config,  # type: ignore[arg-type]
             triggers=payload.triggers,
@@ -209,9 +225,15 @@ class NodeRunner:
             path=path,
             writers=self._proc.flat_writers,
             subgraphs=self._proc.subgraphs,
-            timeout=self._timeout,
+            timeout=timeout,
         )
-        return Prepared(task, null_resume, bool(null_resume))
+        return Prepared(task, null_resume, bool(null_resume), policies)
+
+    async def _function(self, name: str) -> Any:
+        """A ``@task`` function that the node has called; its module may be the node's own."""
+        if (body := lazy_body(self._proc.bound)) is not None:
+            await asyncio.to_thread(body.resolve)
+        return compat.task_function(name)
 
     async def run(self, prepared: Prepared, attempt: int) -> OutcomePayload:
         """Run a task once; every end but cancellation becomes an outcome."""
@@ -228,12 +250,26 @@ class NodeRunner:
             # The node's own code raised it; LangGraph treats that as a failure of the node.
             failure = NodeCancelledError(self.node)
             failure.__cause__ = exc
-            return self.failed(failure, task.id, attempt)
+            return self.failed(failure, task.id, attempt, prepared.policies)
         except Exception as exc:  # noqa: BLE001  whatever user code raises becomes an outcome
-            return self.failed(exc, task.id, attempt)
+            return self.failed(exc, task.id, attempt, prepared.policies)
 
-    def failed(self, exc: Exception, task_id: str, attempt: int) -> OutcomePayload:
-        """The outcome of a failure: another attempt where a retry policy allows one."""
+    def failed(
+        self,
+        exc: Exception,
+        task_id: str,
+        attempt: int,
+        policies: Sequence[RetryPolicy] | None = None,
+    ) -> OutcomePayload:
+        """The outcome of a failure: another attempt where a retry policy allows one.
+
+        Args:
+            exc: The failure.
+            task_id: Of the task.
+            attempt: The attempt that failed.
+            policies: Of a ``@task`` function; the node's own if they are None.
+        """
+        policies = self._policies if policies is None else policies
         timed_out = isinstance(exc, NodeTimeoutError)
         fault = to_fault(
             exc,
@@ -241,7 +277,7 @@ class NodeRunner:
             code=ErrorCode.NODE_TIMED_OUT if timed_out else ErrorCode.NODE_RAISED,
             serde=self.loaded.serde,
         )
-        policy = next((p for p in self._policies if compat.should_retry(p, exc)), None)
+        policy = next((p for p in policies if compat.should_retry(p, exc)), None)
         if policy is not None and attempt < policy.max_attempts:
             seconds = min(
                 policy.max_interval,
@@ -277,7 +313,7 @@ class NodeRunner:
                 else None
             )
         except MeshError as exc:
-            return self.failed(exc, task.id, attempt)
+            return self.failed(exc, task.id, attempt, prepared.policies)
         if sum(len(value.data) for value in values) > 64 * 1024:
             values = await stow(values, self._blobs)
         return OutcomePayload(

@@ -57,6 +57,7 @@ class TaskParts:
         "checkpoint_id",
         "checkpoint_ns",
         "context",
+        "function",
         "input",
         "node_error",
         "null_resume",
@@ -75,6 +76,8 @@ class TaskParts:
         runtime = conf[compat.CONFIG_KEY_RUNTIME]
         name = task.name
         self.task_id = task.id
+        called = compat.called_of(task)
+        self.function = called.function if called is not None else ""
         self.path = lists(task.path)
         self.triggers = list(task.triggers)
         self.superstep: int = pad.step
@@ -153,6 +156,7 @@ class TaskParts:
             runtime_context=self.context,
             previous=self.previous,
             node_error=self.node_error,
+            function=self.function,
             first_attempt_at_ms=first_attempt_at_ms,
             stream_modes=stream_modes,
         )

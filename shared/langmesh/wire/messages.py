@@ -95,6 +95,8 @@ class ExecutePayload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """The previous return value of a functional graph."""
     node_error: Value | None = None
     """For an error handler: the failed node's name and its fault."""
+    function: str = ""
+    """A ``@task`` function that the node called, ``module:name``; `input` is its arguments then."""
     first_attempt_at_ms: int = 0
     stream_modes: list[str] = []
     """Modes whose chunks the agent publishes: ``custom``, ``messages``."""
@@ -323,6 +325,8 @@ class TaskStarted(Event, frozen=True, kw_only=True, tag="task.started.v1"):
     superstep: int
     attempt: int = 1
     subject: str = ""
+    caller: str = ""
+    """Of a ``@task`` function: the task that called it."""
 
 
 class TaskWaiting(Event, frozen=True, kw_only=True, tag="task.waiting.v1"):
@@ -357,6 +361,8 @@ class TaskEnded(Event, frozen=True, kw_only=True, tag="task.ended.v1"):
     pid: int = 0
     queue_ms: float = 0.0
     execute_ms: float = 0.0
+    caller: str = ""
+    """As in `TaskStarted`."""
 
 
 class StreamPart(Event, frozen=True, kw_only=True, tag="stream.v1"):

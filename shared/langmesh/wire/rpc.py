@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from langmesh.wire.messages import ErrorInfo, Submission
+from langmesh.wire.messages import ErrorInfo, Fault, Submission, Value
 
 SERVICE: Final = "langmesh-coordinator"
 VERSION: Final = "1.0.0"
@@ -20,6 +20,8 @@ VERSION: Final = "1.0.0"
 PARENT_HEADER: Final = "Langmesh-Parent-Run"
 """Header of ``run.start``: the run whose node waits for the new one."""
 WAIT_S_MAX: Final = 60.0
+CALL_S_MAX: Final = 5.0
+"""After so long a ``task.call`` is answered with ``pending``."""
 HISTORY_MAX: Final = 100
 TTL_S_MIN: Final = 5
 TTL_S_MAX: Final = 300
@@ -90,6 +92,39 @@ class RetryRun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     run_id: str
     """Id of the run that ended."""
+
+
+class CallTask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A node under way calls a ``@task`` function; its agent asks until the answer is there.
+
+    A call of the same place in the same task is the same call, whoever asks for it how often.
+    """
+
+    thread_id: str
+    """The task's thread."""
+    run_id: str
+    """Its run."""
+    cap: str
+    """Its capability."""
+    index: int
+    """The how manieth call of the task it is, from 0."""
+    function: str
+    """Where agents find it, ``module:name``."""
+    name: str
+    """What LangGraph calls it."""
+    input: Value
+    """Its arguments, as ``[args, kwargs]``."""
+
+
+class CallResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of a call so far."""
+
+    status: Literal["pending", "ok", "error", "interrupt"]
+    """``pending``: ask again."""
+    value: Value | None = None
+    """What it returned, or the interrupts with which it asks a human."""
+    fault: Fault | None = None
+    """What it raised."""
 
 
 class GetState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -407,6 +442,7 @@ VERBS: Final[dict[str, Verb]] = {
     "run.cancel": Verb(CancelRun, RunView, "Ends a run, and tells how it ended."),
     "run.resume": Verb(ResumeRun, RunReference, "Answers a run's interrupt; the run goes on."),
     "run.retry": Verb(RetryRun, RunReference, "Goes on where a run failed, as a new run."),
+    "task.call": Verb(CallTask, CallResult, "Calls a function of a node's task."),
     "thread.state": Verb(GetState, ThreadState, "Shows the latest checkpoint of a thread."),
     "thread.history": Verb(GetHistory, ThreadHistory, "Shows the checkpoints of a thread."),
     "thread.update": Verb(UpdateThread, ThreadUpdated, "Writes to a thread's state."),
