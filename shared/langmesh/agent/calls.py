@@ -19,11 +19,11 @@ from langmesh.bus.blobs import Blobs
 from langmesh.bus.nesting import Nesting
 from langmesh.clock import monotonic
 from langmesh.errors import ErrorCode, MeshError
-from langmesh.graphs import compat
+from langmesh.graphs import functions
 from langmesh.graphs.faults import from_fault
 from langmesh.graphs.serde import Serde, fetch, stow
 from langmesh.wire import codec, subjects
-from langmesh.wire.messages import ExecuteTask
+from langmesh.wire.messages import CallDone, ExecuteTask
 from langmesh.wire.rpc import CALL_S_MAX, CallResult, CallTask, RpcError
 
 _AGAIN_S: Final = 0.5
@@ -51,6 +51,8 @@ class TaskCalls:
         self._message = message
         self._around = around
         self._indexes = itertools.count()
+        self.done: list[CallDone] = []
+        """Those that returned."""
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def __call__(self, function: Callable[..., Any], given: Any, **_: Any) -> Any:
@@ -59,7 +61,7 @@ class TaskCalls:
         Raises:
             MeshError: GRAPH_NOT_SUPPORTED if other agents cannot find the function.
         """
-        name = compat.name_of_task_function(function)
+        name = functions.name_of_task_function(function)
         result = self._result(next(self._indexes), name, function.__name__, given)
         try:
             loop = asyncio.get_running_loop()
@@ -92,13 +94,14 @@ class TaskCalls:
             result = await self._answered(codec.encode_json(call))
         if result.status == "error" and result.fault is not None:
             raise from_fault(result.fault, self._serde, imported=True)
-        if result.value is None:
-            return None
-        found = self._serde.decode(
-            await fetch(result.value, self._blobs), what=f"result of {name!r}"
-        )
+        found = None
+        if result.value is not None:
+            found = self._serde.decode(
+                await fetch(result.value, self._blobs), what=f"result of {name!r}"
+            )
         if result.status == "interrupt":
-            raise GraphInterrupt(tuple(found))
+            raise GraphInterrupt(tuple(found or ()))
+        self.done.append(CallDone(index, function, name))
         return found
 
     async def _answered(self, body: bytes) -> CallResult:

@@ -266,6 +266,8 @@ class NodeExecutor:
             raise
         finally:
             calls.close()
+        if outcome.kind != "ok" and calls.done:
+            outcome = msgspec.structs.replace(outcome, calls=calls.done)
         if outcome.fault is not None:
             await around.call_off()
         span.end(outcome.fault.message if outcome.fault is not None else None)

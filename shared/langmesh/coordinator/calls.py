@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from langgraph.errors import GraphInterrupt
@@ -16,10 +17,13 @@ from langgraph.types import PregelExecutableTask
 
 from langmesh.bus.blobs import Blobs
 from langmesh.errors import ErrorCode, MeshError
-from langmesh.graphs import compat
+from langmesh.graphs import compat, functions
 from langmesh.graphs.faults import fault_of
 from langmesh.graphs.serde import Serde, fetch, stow
+from langmesh.wire.messages import CallDone
 from langmesh.wire.rpc import CALL_S_MAX, CallResult, CallTask
+
+log = logging.getLogger(__name__)
 
 _NO_RESULT = frozenset({ErrorCode.BROKER_UNAVAILABLE, ErrorCode.FENCED})
 """What says more of this life of the run than of the call."""
@@ -75,6 +79,41 @@ class Calls:
         finally:
             self._open.pop(cap, None)
 
+    async def recall(
+        self,
+        task: PregelExecutableTask,
+        caller: compat.Caller,
+        done: Sequence[CallDone],
+        *,
+        node: str,
+        invocation: str,
+    ) -> None:
+        """Let the loop know what an attempt called that ended under an owner before.
+
+        Args:
+            task: Its task.
+            caller: What LangGraph gave the task to call with.
+            done: What had returned.
+            node: The node whose agents executed it.
+            invocation: As for :meth:`open`.
+        """
+        for each in done:
+            called = functions.Called(
+                each.function,
+                each.name,
+                node=node,
+                invocation=invocation,
+                caller=task.id,
+                returned=True,
+            )
+            try:
+                await functions.begin_call(task, caller, called, ((), {}), each.index)
+            except MeshError as exc:
+                if exc.code in _NO_RESULT:
+                    raise
+                # It is executed once more, if its caller comes to it again.
+                log.warning("the result of %s is not known any more: %s", each.name, exc)
+
     async def result(self, asked: CallTask) -> CallResult:
         """What became of a call, which is begun if it is new; waits for up to ``CALL_S_MAX``.
 
@@ -101,14 +140,14 @@ class Calls:
         given = self._serde.decode(
             await fetch(asked.input, self._blobs), what=f"arguments of {asked.name!r}"
         )
-        called = compat.Called(
+        called = functions.Called(
             asked.function,
             asked.name,
             node=attempt.node,
             invocation=attempt.invocation,
             caller=attempt.task.id,
         )
-        return await compat.begin_call(attempt.task, attempt.caller, called, given, asked.index)
+        return await functions.begin_call(attempt.task, attempt.caller, called, given, asked.index)
 
     async def _told(self, future: asyncio.Future[object], asked: CallTask) -> CallResult:
         problem = future.exception()

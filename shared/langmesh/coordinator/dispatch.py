@@ -67,6 +67,8 @@ class Attempt:
     """Whether it goes to an agent in another language."""
     may_be_done: bool = False
     """Whether a coordinator before may have sent it, so that its slot is looked at first."""
+    must_be_done: bool = False
+    """Whether nothing is to be sent if that slot is empty."""
     was_done: bool = False
     """Whether that slot was filled."""
     exec_seq: int = 0
@@ -130,6 +132,8 @@ class Dispatcher:
                 attempt.was_done = True
                 self._resolve(attempt, done[1])
                 return await attempt.outcome
+            if attempt.must_be_done:
+                raise MeshError(ErrorCode.INTERNAL, f"{attempt.slot} is empty by now")
             attempt.sent_at = monotonic()
             await self._bus.append_then(
                 attempt.subject, attempt.body, functools.partial(self._on_published, attempt)

@@ -20,7 +20,7 @@ from langmesh.coordinator.catalog import Catalog
 from langmesh.coordinator.dispatch import Attempt, Dispatcher
 from langmesh.coordinator.events import EventWriter
 from langmesh.errors import ErrorCode, MeshError
-from langmesh.graphs import compat
+from langmesh.graphs import compat, functions
 from langmesh.graphs.loading import LoadedGraph
 from langmesh.graphs.remote import TaskParts, apply_outcome, plain
 from langmesh.service.configuration import Configuration
@@ -102,7 +102,7 @@ class Tasks:
 
     async def dispatch(self, task: PregelExecutableTask, caller: compat.Caller | None) -> None:
         """The seam: what LangGraph calls instead of running a task."""
-        called = compat.called_of(task)
+        called = functions.called_of(task)
         node = None if called is not None else self.loaded.topology.nodes.get(task.name)
         parts = TaskParts(task, self.loaded.serde, node.reads if node is not None else [])
         await parts.stow(self.engine.blobs)
@@ -136,7 +136,7 @@ class Tasks:
         self, task: PregelExecutableTask, parts: TaskParts, caller: compat.Caller | None
     ) -> TaskOutcome:
         """Try a task until an attempt's outcome is its last."""
-        called = compat.called_of(task)
+        called = functions.called_of(task)
         node = None if called is not None else self.loaded.topology.nodes.get(task.name)
         links = self._joined(task)
         first_at = now_ms()
@@ -144,6 +144,11 @@ class Tasks:
         while True:
             outcome, attempt = await self._attempt(task, parts, number, links, first_at, caller)
             payload = outcome.payload
+            if attempt.was_done and payload.calls and caller is not None:
+                invocation = self._invocation(called, number)
+                await self.calls.recall(
+                    task, caller, payload.calls, node=attempt.node, invocation=invocation
+                )
             if payload.kind == "poison":
                 await self.engine.dispatcher.bury_poison(attempt, payload)
             if payload.kind != "retry":
@@ -181,9 +186,9 @@ class Tasks:
         caller: compat.Caller | None,
     ) -> tuple[TaskOutcome, Attempt]:
         engine = self.engine
-        called = compat.called_of(task)
+        called = functions.called_of(task)
         node = task.name if called is None else called.node
-        invocation = self.invocation if called is None else called.invocation
+        invocation = self._invocation(called)
         binding = engine.catalog.binding(self.tenant, self.graph, node)
         cap = capability(
             engine.key,
@@ -271,6 +276,7 @@ class Tasks:
             goes_on=self._goes_on,
             foreign=binding.encoding == "json",
             may_be_done=self.taken_over,
+            must_be_done=called is not None and called.returned,
         )
         if number == 1:
             self.events.emit(
@@ -282,14 +288,19 @@ class Tasks:
                 subject=binding.subject,
                 caller="" if called is None else called.caller,
             )
-        calling = self.calls.open(cap, task, caller, node=node, invocation=f"{invocation}#{number}")
+        of_calls = self._invocation(called, number)
         try:
-            with calling:
+            with self.calls.open(cap, task, caller, node=node, invocation=of_calls):
                 return await engine.dispatcher.perform(attempt), attempt
         except BaseException as exc:
             # It ended when the broker stored the attempt, unless it never came to that.
             span.end(exc)
             raise
+
+    def _invocation(self, called: functions.Called | None, attempt: int | None = None) -> str:
+        """What tells attempts apart beside their number; of an attempt's calls, that as well."""
+        own = self.invocation if called is None else called.invocation
+        return own if attempt is None else f"{own}#{attempt}"
 
     def _joined(self, task: PregelExecutableTask) -> list[str]:
         """Spans of the tasks that a task waited for, where they are more than one."""
@@ -309,7 +320,7 @@ class Tasks:
     ) -> None:
         """Tell that a task is over; without an outcome, nobody is known to have executed it."""
         fields: dict[str, Any] = {}
-        if (called := compat.called_of(task)) is not None:
+        if (called := functions.called_of(task)) is not None:
             fields["caller"] = called.caller
         if payload is not None:
             fields |= {

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextvars import Context
@@ -46,7 +45,7 @@ from langgraph._internal._scratchpad import PregelScratchpad
 from langgraph._internal._typing import MISSING
 from langgraph.channels.base import BaseChannel
 from langgraph.errors import ParentCommand
-from langgraph.func import _TaskFunction
+from langgraph.func import _TaskFunction as TaskFunction
 from langgraph.managed.base import is_managed_value
 from langgraph.pregel import Pregel, _executor, _retry, _runner
 from langgraph.pregel._algo import LazyAtomicCounter, PregelTaskWrites, local_read
@@ -83,30 +82,27 @@ __all__ = [
     "PUSH",
     "AsyncPregelLoop",
     "BaseChannel",
-    "Called",
     "Caller",
     "Dispatch",
     "LoopHook",
     "PregelExecutableTask",
     "PregelNode",
+    "RunnableSeq",
     "StreamMessagesHandler",
     "StreamProtocol",
-    "begin_call",
-    "called_of",
+    "TaskFunction",
     "calls",
     "channels_of",
     "check",
+    "get_runnable_for_task",
     "install_seam",
     "managed_of",
-    "name_of_task_function",
     "output_of",
     "reader",
     "run_attempt",
-    "runnable_of",
     "scratchpad",
     "serde_allowlist",
     "should_retry",
-    "task_function",
 ]
 
 DISPATCH_KEY: Final = "__langmesh_dispatch"
@@ -395,99 +391,6 @@ def serde_allowlist(schemas: list[type[Any]], channels: dict[str, Any]) -> set[t
 def calls(call: Callable[..., Any]) -> dict[str, Any]:
     """Config entries of a task at an agent: how it calls ``@task`` functions, and no saver."""
     return {CONFIG_KEY_CALL: call, CONFIG_KEY_CHECKPOINTER: None}
-
-
-class Called:
-    """Stands in the coordinator for a ``@task`` function that only agents import.
-
-    Args:
-        function: Where agents find it, ``module:name``.
-        name: What LangGraph calls it.
-        node: The node whose agents execute it.
-        invocation: Tells its attempts from those of a call by another attempt of its caller.
-        caller: Id of the task that calls it.
-    """
-
-    def __init__(
-        self, function: str, name: str, *, node: str, invocation: str, caller: str
-    ) -> None:
-        self.function = function
-        self.caller = caller
-        self.node = node
-        self.invocation = invocation
-        self.__name__ = name
-
-    async def __call__(self, *_: Any, **__: Any) -> Any:
-        """Is not called: LangGraph only asks what it is."""
-        raise AssertionError(f"{self.function} is executed by agents")
-
-
-class _Indexes(deque[int]):
-    """Gives the calls of a task the places that its agent counted."""
-
-    def __call__(self) -> int:
-        return self.popleft()
-
-
-def begin_call(
-    task: PregelExecutableTask, caller: Caller, called: Called, given: Any, index: int
-) -> asyncio.Future[Any]:
-    """Let a task call a function; a call of the same place is the same task.
-
-    Args:
-        task: The caller.
-        caller: What LangGraph gave it to call with.
-        called: The function.
-        given: Its arguments, (args, kwargs).
-        index: The how manieth call of the task it is, from 0.
-    """
-    pad = task.config[CONF][CONFIG_KEY_SCRATCHPAD]
-    if not isinstance(pad.call_counter, _Indexes):
-        object.__setattr__(pad, "call_counter", _Indexes())
-    pad.call_counter.append(index)
-    return caller(called, given, retry_policy=None, cache_policy=None, callbacks=None, timeout=None)
-
-
-def called_of(task: PregelExecutableTask) -> Called | None:
-    """The function that a task is a call of; None for a node's task."""
-    steps = task.proc.steps if isinstance(task.proc, RunnableSeq) else ()
-    function = getattr(steps[0], "afunc", None) if steps else None
-    return function if isinstance(function, Called) else None
-
-
-def task_function(name: str) -> Any:
-    """The ``@task`` function of a name, ``module:name``, with its policies.
-
-    Raises:
-        MeshError: GRAPH_NOT_SUPPORTED; only what is decorated, at the top of a module, and imported
-            in this process is found.
-    """
-    module, _, attribute = name.partition(":")
-    found = getattr(sys.modules.get(module), attribute, None)
-    if not isinstance(found, _TaskFunction):
-        raise MeshError(
-            ErrorCode.GRAPH_NOT_SUPPORTED,
-            f"there is no @task function {name!r}",
-            remedy="Define it at the top of the module of the graph, or of the node's body.",
-        )
-    return found
-
-
-def name_of_task_function(function: Callable[..., Any]) -> str:
-    """Where agents find a ``@task`` function, ``module:name``.
-
-    Raises:
-        MeshError: GRAPH_NOT_SUPPORTED; others would find another one or none.
-    """
-    name = f"{function.__module__}:{getattr(function, '__qualname__', '')}"
-    if task_function(name).func is not function:
-        raise MeshError(ErrorCode.GRAPH_NOT_SUPPORTED, f"{name} is another function by now")
-    return name
-
-
-def runnable_of(function: Any) -> Any:
-    """What LangGraph runs for a ``@task`` function."""
-    return get_runnable_for_task(function.func)
 
 
 def namespace_of(checkpoint_ns: str) -> list[str]:

@@ -16,7 +16,7 @@ from langgraph.types import PregelExecutableTask, RetryPolicy, TimeoutPolicy
 
 from langmesh.bus.blobs import Blobs
 from langmesh.errors import ErrorCode, MeshError
-from langmesh.graphs import compat
+from langmesh.graphs import compat, functions
 from langmesh.graphs.faults import from_fault, to_fault
 from langmesh.graphs.lazy import lazy_body
 from langmesh.graphs.loading import LoadedGraph
@@ -187,7 +187,7 @@ class NodeRunner:
         name, proc, timeout, policies = self.node, self._runnable, self._timeout, self._policies
         if payload.function:
             function = await self._function(payload.function)
-            proc, timeout = compat.runnable_of(function), function.timeout
+            proc, timeout = functions.runnable_of(function), function.timeout
             name, policies = function.__name__, tuple(function.retry_policy)
         config: dict[str, Any] = {
             "tags": [*given.get("tags", []), *(self._proc.tags or [])],
@@ -233,7 +233,7 @@ class NodeRunner:
         """A ``@task`` function that the node has called; its module may be the node's own."""
         if (body := lazy_body(self._proc.bound)) is not None:
             await asyncio.to_thread(body.resolve)
-        return compat.task_function(name)
+        return functions.task_function(name)
 
     async def run(self, prepared: Prepared, attempt: int) -> OutcomePayload:
         """Run a task once; every end but cancellation becomes an outcome."""

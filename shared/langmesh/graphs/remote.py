@@ -11,7 +11,7 @@ from langgraph.types import Command, PregelExecutableTask
 
 from langmesh.bus.blobs import Blobs
 from langmesh.errors import ErrorCode, MeshError
-from langmesh.graphs import compat
+from langmesh.graphs import compat, functions
 from langmesh.graphs.faults import fault_of, from_fault
 from langmesh.graphs.serde import NULL, Serde, fetch, stow
 from langmesh.wire.messages import (
@@ -76,7 +76,7 @@ class TaskParts:
         runtime = conf[compat.CONFIG_KEY_RUNTIME]
         name = task.name
         self.task_id = task.id
-        called = compat.called_of(task)
+        called = functions.called_of(task)
         self.function = called.function if called is not None else ""
         self.path = lists(task.path)
         self.triggers = list(task.triggers)

@@ -173,6 +173,17 @@ class Executor(msgspec.Struct, frozen=True, kw_only=True):
 OutcomeKind = Literal["ok", "interrupt", "error", "retry", "timeout", "poison", "rejected"]
 
 
+class CallDone(msgspec.Struct, frozen=True, array_like=True):
+    """A function that an attempt called, and that returned: ``[index, function, name]``."""
+
+    index: int
+    """The how manieth call of the task it was, from 0."""
+    function: str
+    """Where agents find it, ``module:name``."""
+    name: str
+    """What LangGraph calls it."""
+
+
 class OutcomePayload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How one attempt ended."""
 
@@ -195,6 +206,8 @@ class OutcomePayload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     fault: Fault | None = None
     delay_ms: int = 0
     null_resume_consumed: bool = False
+    calls: list[CallDone] = []
+    """Unless it is ``ok``: functions that it called and that returned, whose results are kept."""
     chunks: int = 0
     """How many chunks were published; they are numbered from 1 per attempt."""
     queue_us: int = 0
