@@ -189,6 +189,8 @@ _CHOSEN: dict[str, dict[str, Any]] = {
         "remedy": "Check the id; runs are kept as long as the EVENT stream keeps their events.",
         "retryable": False,
     },
+    "CallTask": {"index": 0, "function": "app:search", "name": "search"},
+    "CallResult": {"status": "ok", "value": ["json", b'["NATS"]']},
     "PlainPayload": {
         "input": {"question": "Why NATS?", "subquestion": "What is NATS?"},
     },
