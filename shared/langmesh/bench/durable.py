@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from statistics import median
@@ -27,7 +28,13 @@ _SYNCHRONOUS: Final = {0: "off", 1: "normal", 2: "full", 3: "extra"}
 
 
 async def profiles_beside_sqlite(
-    settings: Settings, *, steps: int, concurrency: int, runs: int | None, agents: int | None = None
+    settings: Settings,
+    *,
+    steps: int,
+    concurrency: int,
+    runs: int | None,
+    agents: int | None = None,
+    coordinators: int | None = None,
 ) -> dict[str, Any]:
     """Run the benchmark and return its figures.
 
@@ -40,18 +47,20 @@ async def profiles_beside_sqlite(
         concurrency: Runs at once.
         runs: Runs in each round and contestant; 4 per unit of concurrency by default.
         agents: Processes that host all nodes; by default one for every two cores.
+        coordinators: Processes that share the runs; by default one for every core.
 
     Raises:
         MeshError: DEPENDENCY_MISSING, SERVICE_FAILED, or INTERNAL if a run fails.
     """
     runs = runs or 4 * concurrency
+    coordinators = coordinators or os.cpu_count() or 1
     figures: dict[str, list[float]] = {name: [] for name in ("sqlite", *_PROFILES)}
     async with contextlib.AsyncExitStack() as stack:
         meshes: dict[str, Running] = {}
         for profile in _PROFILES:
             home = str(Path(settings.home) / profile)
             own = dataclasses.replace(settings, home=home, durability_profile=profile)
-            mesh = running_chain(own, steps=steps, agents=agents)
+            mesh = running_chain(own, steps=steps, agents=agents, coordinators=coordinators)
             meshes[profile] = await stack.enter_async_context(mesh)
             await drive_runs(meshes[profile].client, steps, concurrency=8, runs=16)
         # On the disk that the brokers write to.
@@ -72,6 +81,7 @@ async def profiles_beside_sqlite(
             "steps": steps,
             "concurrency": concurrency,
             "runs": runs,
+            "coordinators": coordinators,
             "rounds": _ROUNDS,
             "durability": "sync",
             "sqlite": {"steps_per_s": round(base, 1), **sqlite.pragmas},

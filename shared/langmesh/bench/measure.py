@@ -70,7 +70,7 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def running_chain(
-    settings: Settings, *, steps: int, agents: int | None
+    settings: Settings, *, steps: int, agents: int | None, coordinators: int = 1
 ) -> AsyncIterator[Running]:
     """Run a mesh of processes that serves a chain of so many nodes.
 
@@ -79,7 +79,7 @@ async def running_chain(
     """
     source = f"langmesh.bench.chain:chain_{steps}"
     specs = [
-        spec.coordinator([source]),
+        dataclasses.replace(spec.coordinator([source]), replicas=coordinators),
         spec.ServiceSpec(
             name="chain-agent",
             module="langmesh.agent",

@@ -99,7 +99,10 @@ def _show_chain(figures: dict[str, Any]) -> None:
 
 def _show_durability(figures: dict[str, Any]) -> None:
     sqlite = figures["sqlite"]
-    say(f"{figures['steps']} steps, {figures['concurrency']} runs at once, durability sync")
+    say(
+        f"{figures['steps']} steps, {figures['concurrency']} runs at once, durability sync,"
+        f" {figures['coordinators']} coordinators"
+    )
     pragmas = (
         f"journal_mode {sqlite['pragma_journal_mode']}, synchronous {sqlite['pragma_synchronous']}"
     )

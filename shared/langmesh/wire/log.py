@@ -20,7 +20,7 @@ NAME_CHARS_MAX: Final = 4096
 ChannelVersion = str | int | float
 
 
-class ChannelValue(msgspec.Struct, frozen=True, array_like=True):
+class ChannelValue(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What a channel holds as of a version of it: ``[channel, version, value]``."""
 
     channel: str
@@ -31,7 +31,7 @@ class ChannelValue(msgspec.Struct, frozen=True, array_like=True):
     """The channel's value."""
 
 
-class ChannelWrite(msgspec.Struct, frozen=True, array_like=True):
+class ChannelWrite(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """One write of a task: ``[index, channel, value]``.
 
     Of two writes of a task with one index from 0 on the first holds; of two with one index below 0
@@ -46,7 +46,7 @@ class ChannelWrite(msgspec.Struct, frozen=True, array_like=True):
     """What is written."""
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):
+class Record(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag_field="type"):
     """One thing that an entry states; readers keep and skip types that they do not know."""
 
 
@@ -91,7 +91,7 @@ class BaseRecord(Record, frozen=True, kw_only=True, tag="base.v1"):
     """Number of the last entry that it voids."""
 
 
-class AppliedTask(msgspec.Struct, frozen=True, array_like=True):
+class AppliedTask(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A task whose writes are in a checkpoint: ``[task_id, node, attempt]``."""
 
     task_id: str
@@ -167,7 +167,7 @@ class RunEndedRecord(RunRecord, frozen=True, kw_only=True, tag="end.v1"):
     """As in the event ``run.ended.v1``."""
 
 
-class UnknownRecord(msgspec.Struct, frozen=True):
+class UnknownRecord(msgspec.Struct, frozen=True, gc=False):
     """A record of a type that this version does not know, as it was."""
 
     type: str
@@ -199,7 +199,7 @@ AnyRecord = (
 
 
 class Entry(
-    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="entry.v1"
+    msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag_field="type", tag="entry.v1"
 ):
     """One link of a thread's chain.
 
@@ -235,7 +235,7 @@ class _LooseEntry(Entry, frozen=True, kw_only=True, tag="entry.v1"):
     records: list[msgspec.Raw] = []  # type: ignore[assignment]
 
 
-class _Tag(msgspec.Struct, frozen=True):
+class _Tag(msgspec.Struct, frozen=True, gc=False):
     type: str
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 
 
-class Value(msgspec.Struct, frozen=True, array_like=True):
+class Value(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A LangGraph value as its serializer wrote it: ``[kind, data]``.
 
     ``kind`` is ``null``, ``bytes``, ``bytearray``, ``msgpack`` (LangGraph's JsonPlusSerializer,
@@ -26,7 +26,7 @@ class Value(msgspec.Struct, frozen=True, array_like=True):
     data: bytes = b""
 
 
-class Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Header(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """Who sent a message to whom, when, and in which trace."""
 
     id: str
@@ -43,7 +43,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """W3C trace context of the sender's span; empty when the run is not traced."""
 
 
-class TaskContext(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class TaskContext(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """Where a task stands: equal in the request and in its outcome."""
 
     tenant: str
@@ -62,7 +62,7 @@ class TaskContext(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """Id of the run's last start or resumption; part of the capability."""
 
 
-class ExecutePayload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ExecutePayload(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """One attempt of one task, with everything that the node may read."""
 
     task_id: str
@@ -102,7 +102,7 @@ class ExecutePayload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """Modes whose chunks the agent publishes: ``custom``, ``messages``."""
 
 
-class ExecuteTask(msgspec.Struct, frozen=True, kw_only=True):
+class ExecuteTask(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Ask one agent to run one node once.
 
     Coordinator → agent, in stream EXEC. Redelivered until acknowledged; an agent acknowledges only
@@ -115,7 +115,7 @@ class ExecuteTask(msgspec.Struct, frozen=True, kw_only=True):
     context: TaskContext
 
 
-class PlainPayload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class PlainPayload(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """One attempt of one task, as an agent in another language gets it: plain JSON values."""
 
     task_id: str
@@ -136,7 +136,7 @@ class PlainPayload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     first_attempt_at_ms: int = 0
 
 
-class PlainTask(msgspec.Struct, frozen=True, kw_only=True):
+class PlainTask(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Ask one agent in another language to run one node once.
 
     Coordinator → agent, in stream EXEC, where the node's binding has the encoding ``json``. Its
@@ -148,7 +148,7 @@ class PlainTask(msgspec.Struct, frozen=True, kw_only=True):
     context: TaskContext
 
 
-class Fault(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Fault(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """The wire form of an exception."""
 
     code: str
@@ -162,7 +162,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The exception's arguments where they can cross."""
 
 
-class Executor(msgspec.Struct, frozen=True, kw_only=True):
+class Executor(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """The process that executed a task."""
 
     instance: str
@@ -173,7 +173,7 @@ class Executor(msgspec.Struct, frozen=True, kw_only=True):
 OutcomeKind = Literal["ok", "interrupt", "error", "retry", "timeout", "poison", "rejected"]
 
 
-class CallDone(msgspec.Struct, frozen=True, array_like=True):
+class CallDone(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A function that an attempt called, and that returned: ``[index, function, name]``."""
 
     index: int
@@ -184,7 +184,7 @@ class CallDone(msgspec.Struct, frozen=True, array_like=True):
     """What LangGraph calls it."""
 
 
-class OutcomePayload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class OutcomePayload(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """How one attempt ended."""
 
     kind: OutcomeKind
@@ -221,7 +221,7 @@ class OutcomePayload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """For ``rejected``: the message as it was."""
 
 
-class TaskOutcome(msgspec.Struct, frozen=True, kw_only=True):
+class TaskOutcome(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Report the end of one attempt.
 
     Agent → owner of the partition, in stream SLOT, written once.
@@ -234,14 +234,14 @@ class TaskOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """Equal to the request's; absent when the request could not be decoded."""
 
 
-class CancelPayload(msgspec.Struct, frozen=True, kw_only=True):
+class CancelPayload(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """The attempts that nobody waits for any more."""
 
     run: str
     caps: list[str]
 
 
-class CancelTasks(msgspec.Struct, frozen=True, kw_only=True):
+class CancelTasks(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Tell the agents of a node to stop attempts; a hint, sent without a stream."""
 
     TYPE: ClassVar[str] = "control.cancel.v1"
@@ -249,7 +249,7 @@ class CancelTasks(msgspec.Struct, frozen=True, kw_only=True):
     payload: CancelPayload
 
 
-class ResumeCommand(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ResumeCommand(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
     """The JSON form of LangGraph's ``Command`` as a submission's input."""
 
     resume: Any = None
@@ -257,7 +257,7 @@ class ResumeCommand(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     update: dict[str, Any] | None = None
 
 
-class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RunConfig(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
     """The part of LangGraph's RunnableConfig that a client may set."""
 
     configurable: dict[str, Any] = {}
@@ -270,7 +270,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 StreamMode = Literal["values", "updates", "custom", "messages", "tasks", "checkpoints", "debug"]
 
 
-class Submission(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Submission(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
     """Ask for a run of a graph.
 
     Anyone → any coordinator, in stream SUBMIT. Missing ids derive from the stream's sequence, so
@@ -290,7 +290,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """What to do while another run of the thread is active: wait for it."""
 
 
-class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ErrorInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """Why a run failed."""
 
     type: str
@@ -301,7 +301,7 @@ class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     remedy: str = ""
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
+class Event(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="type", omit_defaults=True):
     """Base of a run's events: ``seq`` is contiguous from 1, ``time`` is RFC 3339 in UTC."""
 
     seq: int
@@ -405,7 +405,7 @@ class RunEnded(Event, frozen=True, kw_only=True, tag="run.ended.v1"):
 
 
 class RunRejected(
-    msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="run.rejected.v1"
+    msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="run.rejected.v1"
 ):
     """A submission was refused.
 
@@ -421,7 +421,7 @@ class RunRejected(
     thread_id: str | None = None
 
 
-class Chunk(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="chunk.v1"):
+class Chunk(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="chunk.v1"):
     """One piece of output while a node runs.
 
     Agent → clients, in stream CHUNK; ``n`` is contiguous from 1 per task and attempt.
@@ -438,7 +438,7 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="ch
     data: Any
 
 
-class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="dead.v1"):
+class DeadLetter(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="dead.v1"):
     """A message that nobody could use, kept for operators."""
 
     reason: str
