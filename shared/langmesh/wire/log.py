@@ -46,7 +46,9 @@ class ChannelWrite(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What is written."""
 
 
-class Record(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag_field="type"):
+class Record(
+    msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag_field="type"
+):
     """One thing that an entry states; readers keep and skip types that they do not know."""
 
 
@@ -199,7 +201,13 @@ AnyRecord = (
 
 
 class Entry(
-    msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag_field="type", tag="entry.v1"
+    msgspec.Struct,
+    frozen=True,
+    gc=False,
+    kw_only=True,
+    omit_defaults=True,
+    tag_field="type",
+    tag="entry.v1",
 ):
     """One link of a thread's chain.
 

@@ -249,7 +249,9 @@ class CancelTasks(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     payload: CancelPayload
 
 
-class ResumeCommand(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
+class ResumeCommand(
+    msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True
+):
     """The JSON form of LangGraph's ``Command`` as a submission's input."""
 
     resume: Any = None
@@ -301,7 +303,9 @@ class ErrorInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaul
     remedy: str = ""
 
 
-class Event(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="type", omit_defaults=True):
+class Event(
+    msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="type", omit_defaults=True
+):
     """Base of a run's events: ``seq`` is contiguous from 1, ``time`` is RFC 3339 in UTC."""
 
     seq: int
@@ -438,7 +442,9 @@ class Chunk(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="type
     data: Any
 
 
-class DeadLetter(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="dead.v1"):
+class DeadLetter(
+    msgspec.Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="dead.v1"
+):
     """A message that nobody could use, kept for operators."""
 
     reason: str
