@@ -386,7 +386,11 @@ class Run:
         config["configurable"] |= {
             compat.DISPATCH_KEY: tasks.dispatch,
             compat.LOOP_KEY: compat.LoopHook(
-                compat.StreamProtocol(on_chunk, own), on_loop, self.log.put
+                compat.StreamProtocol(on_chunk, own),
+                on_loop,
+                self.log.put,
+                self.log.saver.put_at_once,
+                self.log.saver.put_writes_at_once,
             ),
         }
         # What is told is told when it happens: the log fixes it with the checkpoint that follows.

@@ -9,9 +9,10 @@ from langgraph 1.2.0 to 1.2.22 except where :func:`check` pins a signature.
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -47,9 +48,10 @@ from langgraph.channels.base import BaseChannel
 from langgraph.errors import ParentCommand
 from langgraph.func import _TaskFunction as TaskFunction
 from langgraph.managed.base import is_managed_value
-from langgraph.pregel import Pregel, _executor, _retry, _runner
+from langgraph.pregel import Pregel, _executor, _loop, _retry, _runner
 from langgraph.pregel._algo import LazyAtomicCounter, PregelTaskWrites, local_read
 from langgraph.pregel._call import get_runnable_for_task
+from langgraph.pregel._checkpoint import put_writes_accepts_task_path
 from langgraph.pregel._io import read_channels
 from langgraph.pregel._loop import AsyncPregelLoop
 from langgraph.pregel._messages import StreamMessagesHandler
@@ -127,6 +129,10 @@ class LoopHook:
     """Called when the loop has taken its input, before its first task and its first save."""
     put: Callable[[str], None]
     """Called with a checkpoint's id when the loop hands it over to be saved, which comes later."""
+    save: Callable[..., asyncio.Future[Any] | None]
+    """Saves a checkpoint like ``aput``, at once where that waits for nothing; else returns None."""
+    save_writes: Callable[..., asyncio.Future[Any] | None]
+    """Likewise with a task's writes, like ``aput_writes``."""
 
 
 _original = _retry.arun_with_retry
@@ -139,6 +145,32 @@ _SIGNATURES: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
         _threadsafe,
         ("coro", "loop", "lazy", "name", "context"),
     ),
+    "_executor.AsyncBackgroundExecutor.submit": (
+        _executor.AsyncBackgroundExecutor.submit,
+        (
+            "self",
+            "fn",
+            "args",
+            "__name__",
+            "__cancel_on_exit__",
+            "__reraise_on_exit__",
+            "__next_tick__",
+            "kwargs",
+        ),
+    ),
+    "_loop.AsyncPregelLoop._checkpointer_put_after_previous": (
+        AsyncPregelLoop._checkpointer_put_after_previous,
+        (
+            "self",
+            "prev",
+            "delta_write_futs",
+            "config",
+            "checkpoint",
+            "metadata",
+            "new_versions",
+        ),
+    ),
+    "_checkpoint.put_writes_accepts_task_path": (put_writes_accepts_task_path, ("put_writes",)),
     "_retry._arun_with_timeout": (
         _retry._arun_with_timeout,
         ("task", "config", "timeout", "attempt_ctx", "stream"),
@@ -181,27 +213,96 @@ def check() -> None:
             )
 
 
+class _AtOnce:
+    """What LangGraph hands over to be done in the background, and may be done at once instead.
+
+    Args:
+        now: Does it and returns a future of the outcome; None if it has to wait for something.
+        later: A coroutine function that does it whatever it takes.
+    """
+
+    __slots__ = ("later", "now")
+
+    def __init__(
+        self,
+        now: Callable[..., asyncio.Future[Any] | None],
+        later: Callable[..., Coroutine[Any, Any, Any]],
+    ) -> None:
+        self.now = now
+        self.later = later
+
+    def __call__(self, *args: Any) -> Coroutine[Any, Any, Any]:
+        return self.later(*args)
+
+
+class _Executor(_executor.AsyncBackgroundExecutor):
+    """LangGraph's executor, without a task for what is done at once."""
+
+    def submit(self, fn: Any, *args: Any, **options: Any) -> asyncio.Future[Any]:
+        """Start something; a failure is raised where the executor ends."""
+        if isinstance(fn, _AtOnce) and (future := fn.now(*args)) is not None:
+            self.tasks[future] = (False, True)
+            future.add_done_callback(self.done)
+            return future
+        started: asyncio.Future[Any] = super().submit(fn, *args, **options)
+        return started
+
+
 async def _entered(self: AsyncPregelLoop) -> AsyncPregelLoop:
     hook: LoopHook | None = self.config.get(CONF, {}).get(LOOP_KEY)
     if hook is None or self.is_nested:
         return await _enter(self)
     self.stream = hook.stream
-    _observe_puts(self, hook)
+    if self.manager is not None and not self.manager.handlers:
+        # Child managers of tasks cost more than all else that prepares them.
+        self.manager = None
+    entered = _save_at_once(self, hook)
     await _enter(self)
     hook.entered(self)
+    entered()
     return self
 
 
-def _observe_puts(loop: AsyncPregelLoop, hook: LoopHook) -> None:
-    put = loop._put_checkpoint
+def _save_at_once(loop: AsyncPregelLoop, hook: LoopHook) -> Callable[[], None]:
+    """Let a loop save through a hook; returns what is to be called when the loop is entered.
 
-    def observed(metadata: Any) -> None:
-        before = getattr(loop, "_put_checkpoint_fut", None)
-        put(metadata)
-        if getattr(loop, "_put_checkpoint_fut", None) is not before:
-            hook.put(loop.checkpoint["id"])
+    What it saves before that waits, as the hook has not seen the loop yet.
+    """
+    is_entered = False
 
-    setattr(loop, "_put_checkpoint", observed)  # noqa: B010  a method cannot be assigned to
+    def entered() -> None:
+        nonlocal is_entered
+        is_entered = True
+
+    def put(
+        prev: asyncio.Future[Any] | None, writes: Iterable[asyncio.Future[Any]], *args: Any
+    ) -> asyncio.Future[Any] | None:
+        hook.put(args[1]["id"])
+        before = writes if prev is None else (prev, *writes)
+        return hook.save(*args) if is_entered and all(map(_succeeded, before)) else None
+
+    if (later := loop.checkpointer_put_writes) is not None:
+        loop.checkpointer_put_writes = _AtOnce(hook.save_writes, later)
+    setattr(  # noqa: B010  a method cannot be assigned to
+        loop,
+        "_checkpointer_put_after_previous",
+        _AtOnce(put, loop._checkpointer_put_after_previous),
+    )
+    return entered
+
+
+def _succeeded(future: asyncio.Future[Any]) -> bool:
+    return future.done() and not future.cancelled() and future.exception() is None
+
+
+@functools.lru_cache(maxsize=64)
+def _accepts_task_path(function: Callable[..., Any]) -> bool:
+    return put_writes_accepts_task_path(function)
+
+
+def _put_writes_accepts_task_path(put_writes: Callable[..., Any]) -> bool:
+    """LangGraph asks at each run, and reading a signature takes as long as a superstep's writes."""
+    return _accepts_task_path(getattr(put_writes, "__func__", put_writes))
 
 
 async def _seam(
@@ -240,6 +341,8 @@ def install_seam() -> None:
     setattr(_executor, "run_coroutine_threadsafe", _in_its_loop)  # noqa: B010  not exported either
     setattr(_runner, "arun_with_retry", _seam)  # noqa: B010  the name is imported there, not exported
     setattr(AsyncPregelLoop, "__aenter__", _entered)  # noqa: B010  likewise
+    setattr(_loop, "AsyncBackgroundExecutor", _Executor)  # noqa: B010
+    setattr(_loop, "put_writes_accepts_task_path", _put_writes_accepts_task_path)  # noqa: B010
 
 
 def output_of(loop: AsyncPregelLoop, channels: str | Sequence[str]) -> Any:
