@@ -217,7 +217,7 @@ class Tasks:
             invocation=invocation,
         )
         message_id = new_id()
-        span = engine.tracer.begin(
+        span = engine.tracer.unrecorded(self.span.traceparent) or engine.tracer.begin(
             attributes.send(
                 context,
                 subject=binding.subject,

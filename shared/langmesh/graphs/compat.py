@@ -256,6 +256,9 @@ async def _entered(self: AsyncPregelLoop) -> AsyncPregelLoop:
     if self.manager is not None and not self.manager.handlers:
         # Child managers of tasks cost more than all else that prepares them.
         self.manager = None
+    for config in (self.config, self.checkpoint_config):
+        # LangGraph's ChainMap is slow to read, and each task and each checkpoint reads all of it.
+        config["metadata"] = dict(config.get("metadata") or {})
     entered = _save_at_once(self, hook)
     await _enter(self)
     hook.entered(self)

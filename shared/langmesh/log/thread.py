@@ -100,9 +100,7 @@ class ThreadLog:
 
     @property
     def state(self) -> ThreadState | None:
-        """The folded chain as :meth:`load` would return it without reading; None if it would read
-        or raise.
-        """
+        """What :meth:`load` returns without reading; None if it would read, or raise."""
         return None if self._failure is not None else self._state
 
     @property
