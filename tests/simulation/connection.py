@@ -10,12 +10,13 @@ import asyncio
 import contextlib
 import functools
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import nats.errors
 from nats.aio.msg import Msg
 
+from langmesh.bus.connection import Listener
 from tests.simulation.broker import Broker
 from tests.simulation.loop import Process
 from tests.simulation.stream import matches
@@ -123,6 +124,26 @@ class Connection:
         headers: dict[str, str] | None = None,
     ) -> None:
         self._up(lambda: self._arrive(subject, reply, body, headers or {}))
+
+    def put(
+        self,
+        subject: str,
+        body: bytes,
+        *,
+        reply: str = "",
+        expected_last: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        given = dict(headers or {})
+        if expected_last is not None:
+            given["Nats-Expected-Last-Subject-Sequence"] = str(expected_last)
+        self._up(lambda: self._arrive(subject, reply, body, given))
+
+    async def listen(self, subject: str, listener: Listener) -> Subscription:
+        async def tell(message: Msg) -> None:
+            listener(message.subject, message.reply, message.data, message.headers or {})
+
+        return await self.subscribe(subject, cb=tell)
 
     async def subscribe(
         self, subject: str, queue: str = "", cb: Callback | None = None, **_: Any

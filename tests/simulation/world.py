@@ -30,7 +30,7 @@ from langmesh.coordinator.recovery import recovering
 from langmesh.coordinator.tasks import Engine
 from langmesh.coordinator.threads import Threads
 from langmesh.errors import MeshError
-from langmesh.graphs import compat
+from langmesh.graphs import seam
 from langmesh.graphs.loading import LoadedGraph, load
 from langmesh.registry.policies import NodePolicy
 from langmesh.registry.records import Binding, Bindings
@@ -50,7 +50,7 @@ GRAPH = "simulated"
 RELEASE = "v1"
 LOADED = load(f"{GRAPH}=tests.simulation.graph:graph", tenant="default")
 TRACER = Tracer(0, None)
-compat.install_seam()
+seam.install_seam()
 
 
 class OneGraph:

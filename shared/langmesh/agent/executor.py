@@ -166,7 +166,8 @@ class NodeExecutor:
             return
         if (runner := await self._runner(delivery, message)) is None:
             return
-        span = self._tracer.begin(
+        parent = message.header.traceparent
+        span = self._tracer.unrecorded(parent) or self._tracer.begin(
             attributes.process(
                 context,
                 subject=delivery.subject,
@@ -176,7 +177,7 @@ class NodeExecutor:
                 delivery=delivery.deliveries,
                 config_revision=self._config.revision,
             ),
-            parent=message.header.traceparent,
+            parent=parent,
         )
         queue_ms = max(0, clock.now_ms() - message.header.sent_at_ms)
         self.counts.begin(queue_ms / 1000)
@@ -229,7 +230,7 @@ class NodeExecutor:
             )
         )
         chunks = ChunkWriter(self._bus, message) if payload.stream_modes else None
-        span = self._tracer.begin(
+        span = self._tracer.unrecorded(traceparent) or self._tracer.begin(
             attributes.invoke_agent(
                 context,
                 task_id=payload.task_id,

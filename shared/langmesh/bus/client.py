@@ -9,26 +9,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import msgspec
 import nats
 import nats.errors
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from langmesh.bus.acks import read_ack
+from langmesh.bus.connection import Connection, Listener
 from langmesh.clock import monotonic, new_id
 from langmesh.errors import ErrorCode, MeshError
 
 log = logging.getLogger(__name__)
 
 ACK_TIMEOUT_S: Final = 5.0
-EXPECTED_LAST: Final = "Nats-Expected-Last-Subject-Sequence"
-_PING: Final = b"PING\r\n"
 _SWEEP_S: Final = 0.25
 # The client takes a float, whatever its annotation says.
 _RECONNECT_S: Any = 0.25
@@ -40,32 +37,10 @@ OnDone = Callable[[int | Exception], None]
 _Pending = tuple[OnDone, float, str]
 
 
-class _Client(Client):
-    """The stock client, with a ``flush`` that keeps its word.
-
-    The stock one writes its PING past the commands that wait to be sent, so that the answer says
-    nothing about them: a subscription may not stand yet when ``flush`` returns, and draining one
-    may drop what the server has still sent. Nor does it bear the answer to a ``flush`` that was
-    given up: it stops to read.
-    """
-
-    async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
-        answered: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-
-        def tell(_: asyncio.Future[bool]) -> None:
-            if future is not None and not future.done():
-                future.set_result(True)
-
-        answered.add_done_callback(tell)
-        self._pongs.append(answered)
-        await self._send_command(_PING)
-        await self._flush_pending()
-
-
 class Bus:
     """A connection to nats-server; make it with :func:`connect`."""
 
-    def __init__(self, client: Client, url: str) -> None:
+    def __init__(self, client: Connection, url: str) -> None:
         self.client = client
         self.url = url
         self._inbox = client.new_inbox() + "."
@@ -75,16 +50,10 @@ class Bus:
         self._sweeper: asyncio.TimerHandle | None = None
         self._swept_at = 0.0
         self._reconnected: list[Callable[[], None]] = []
-        self._outbox: deque[tuple[str, bytes, str, dict[str, str] | None]] = deque()
-        self._outbox_filled = asyncio.Event()
-        self._outbox_sent = asyncio.Event()
-        self._outbox_sent.set()
-        self._sender: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Subscribe to the acknowledgements and begin to send."""
-        await self.client.subscribe(self._inbox + "*", cb=self._on_ack)
-        self._sender = asyncio.create_task(self._send_outbox(), name="outbox")
+        """Subscribe to the acknowledgements."""
+        await self.client.listen(self._inbox + "*", self._on_ack)
 
     @property
     def max_payload(self) -> int:
@@ -98,8 +67,7 @@ class Bus:
 
     def send(self, subject: str, body: bytes, *, reply: str = "") -> None:
         """Publish without acknowledgement, soon and in the order of the calls."""
-        self._outbox.append((subject, body, reply, None))
-        self._outbox_filled.set()
+        self._put(subject, body, reply)
 
     def append_nowait(
         self,
@@ -119,29 +87,12 @@ class Bus:
             expected_last: As for :meth:`append`.
             timeout_s: As for :meth:`append`.
         """
-        registered = self._register(subject, body, on_done, expected_last, None, timeout_s)
-        if registered is not None:
-            self._outbox.append((subject, body, *registered))
-            self._outbox_filled.set()
+        reply = self._register(subject, body, on_done, timeout_s)
+        if reply is not None:
+            self._put(subject, body, reply, expected_last)
 
-    async def append_then(
-        self, subject: str, body: bytes, on_done: OnDone, *, timeout_s: float = ACK_TIMEOUT_S
-    ) -> None:
-        """Like :meth:`append_nowait` from a coroutine: a turn of the loop sooner on the wire."""
-        registered = self._register(subject, body, on_done, None, None, timeout_s)
-        if registered is not None:
-            await self._publish(subject, body, *registered)
-
-    def _register(
-        self,
-        subject: str,
-        body: bytes,
-        on_done: OnDone,
-        expected_last: int | None,
-        headers: dict[str, str] | None,
-        timeout_s: float,
-    ) -> tuple[str, dict[str, str] | None] | None:
-        """Expect an acknowledgement; returns its subject and headers, or None if refused here."""
+    def _register(self, subject: str, body: bytes, on_done: OnDone, timeout_s: float) -> str | None:
+        """Expect an acknowledgement; returns where, or None if the message is refused here."""
         loop = asyncio.get_running_loop()
         if len(body) > self.client.max_payload:
             problem = MeshError(
@@ -156,9 +107,7 @@ class Bus:
         if self._sweeper is None:
             self._swept_at = monotonic()
             self._sweeper = loop.call_later(_SWEEP_S, self._sweep)
-        if expected_last is not None:
-            headers = {**(headers or {}), EXPECTED_LAST: str(expected_last)}
-        return self._inbox + key, headers
+        return self._inbox + key
 
     async def append(
         self,
@@ -199,9 +148,9 @@ class Bus:
             else:
                 future.set_exception(result)
 
-        registered = self._register(subject, body, on_done, expected_last, headers, timeout_s)
-        if registered is not None:
-            await self._publish(subject, body, *registered)
+        reply = self._register(subject, body, on_done, timeout_s)
+        if reply is not None:
+            self._put(subject, body, reply, expected_last, headers)
         return await future
 
     async def request(
@@ -291,6 +240,10 @@ class Bus:
             subject, queue=queue, cb=handler, pending_msgs_limit=-1, pending_bytes_limit=-1
         )
 
+    async def hear(self, subject: str, listener: Listener) -> Subscription:
+        """Call the listener for every message as it is read; it must not block."""
+        return await self.client.listen(subject, listener)
+
     async def listen(
         self, subject: str, handler: Callable[[bytes], Awaitable[None]]
     ) -> Callable[[], Awaitable[None]]:
@@ -314,7 +267,6 @@ class Bus:
         """Wait until the server has seen everything sent so far, if it is reachable."""
         with contextlib.suppress(nats.errors.Error, TimeoutError, OSError):
             async with asyncio.timeout(timeout_s):
-                await self._outbox_sent.wait()
                 if self.client.is_connected:
                     await self.client.flush()
 
@@ -323,9 +275,6 @@ class Bus:
         if self._sweeper is not None:
             self._sweeper.cancel()
         await self.flush(timeout_s=2)
-        if self._sender is not None:
-            self._sender.cancel()
-            await asyncio.gather(self._sender, return_exceptions=True)
         for key, (_, _, subject) in list(self._pending.items()):
             self._settle(
                 key,
@@ -334,42 +283,37 @@ class Bus:
         with contextlib.suppress(nats.errors.Error, OSError):
             await self.client.close()
 
-    async def _send_outbox(self) -> None:
-        while True:
-            await self._outbox_filled.wait()
-            self._outbox_filled.clear()
-            self._outbox_sent.clear()
-            while self._outbox:
-                await self._publish(*self._outbox.popleft())
-            self._outbox_sent.set()
-
-    async def _publish(
-        self, subject: str, body: bytes, reply: str, headers: dict[str, str] | None
+    def _put(
+        self,
+        subject: str,
+        body: bytes,
+        reply: str,
+        expected_last: int | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         try:
-            await self.client.publish(subject, body, reply=reply, headers=headers)
-        except (nats.errors.Error, OSError, RuntimeError) as exc:
-            # A transport that was closed a moment ago raises RuntimeError under uvloop. Whoever
-            # waits for an acknowledgement hears of it; the rest is only a hint.
-            log.warning("publish to %s: %r", subject, exc)
-            self._settle(
-                reply[self._prefix :],
-                MeshError(
-                    ErrorCode.BROKER_UNAVAILABLE, f"publish to {subject} on {self.url}: {exc!r}"
-                ),
+            self.client.put(
+                subject, body, reply=reply, expected_last=expected_last, headers=headers
             )
+        except nats.errors.Error as exc:
+            # Whoever waits for an acknowledgement hears of it; the rest is only a hint.
+            log.warning("publish to %s: %r", subject, exc)
+            problem = MeshError(
+                ErrorCode.BROKER_UNAVAILABLE, f"publish to {subject} on {self.url}: {exc!r}"
+            )
+            asyncio.get_running_loop().call_soon(self._settle, reply[self._prefix :], problem)
 
     def _settle(self, key: str, result: int | Exception) -> None:
         entry = self._pending.pop(key, None)
         if entry is not None:
             entry[0](result)
 
-    async def _on_ack(self, message: Msg) -> None:
-        key = message.subject[self._prefix :]
+    def _on_ack(self, subject: str, _reply: str, body: bytes, headers: Mapping[str, str]) -> None:
+        key = subject[self._prefix :]
         entry = self._pending.get(key)
         if entry is None:
             return
-        if message.headers and message.headers.get("Status", "").startswith("503"):
+        if headers and headers.get("Status", "").startswith("503"):
             self._settle(
                 key,
                 MeshError(
@@ -379,7 +323,7 @@ class Bus:
                 ),
             )
             return
-        self._settle(key, read_ack(entry[2], message.data))
+        self._settle(key, read_ack(entry[2], body))
 
     def _sweep(self) -> None:
         now = monotonic()
@@ -429,7 +373,7 @@ async def connect(url: str, *, name: str, wait_s: float = 3.0) -> AsyncIterator[
         if bus is not None:
             await bus.reconnected()
 
-    client = _Client()
+    client = Connection()
     try:
         async with asyncio.timeout(wait_s):
             await client.connect(

@@ -10,11 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Final
 
 import nats.errors
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from langmesh.bus.acks import Delivered
@@ -63,7 +62,7 @@ class Delivery:
         *,
         subject: str,
         body: bytes,
-        headers: dict[str, str],
+        headers: Mapping[str, str],
         reply: str,
         puller: PullConsumer | None = None,
     ) -> None:
@@ -199,7 +198,7 @@ class PullConsumer:
         while not self._stopping:
             self._restart.clear()
             inbox = self._inbox = self.bus.new_inbox()
-            subscription = await self.bus.subscribe(inbox, self._on_message)
+            subscription = await self.bus.hear(inbox, self._on_message)
             self._requested = 0
             self._last_sign = monotonic()
             self._pulling = not self._stopping
@@ -264,10 +263,12 @@ class PullConsumer:
             self._collecting.cancel()
             self._collecting = None
 
-    async def _on_message(self, message: Msg) -> None:
+    def _on_message(
+        self, subject: str, reply: str, body: bytes, headers: Mapping[str, str]
+    ) -> None:
         self._last_sign = monotonic()
-        if message.subject == self._inbox and not message.reply.startswith("$JS.ACK."):
-            self._on_status(message)
+        if subject == self._inbox and not reply.startswith("$JS.ACK."):
+            self._on_status(headers)
             return
         self.connected.set()
         self._requested = max(0, self._requested - 1)
@@ -275,17 +276,16 @@ class PullConsumer:
         self._handler(
             Delivery(
                 self.bus,
-                subject=message.subject,
-                body=message.data,
-                headers=message.headers or {},
-                reply=message.reply,
+                subject=subject,
+                body=body,
+                headers=headers,
+                reply=reply,
                 puller=self,
             )
         )
         self._refill()
 
-    def _on_status(self, message: Msg) -> None:
-        headers = message.headers or {}
+    def _on_status(self, headers: Mapping[str, str]) -> None:
         status = headers.get("Status", "")
         if status.startswith("100"):
             self.connected.set()

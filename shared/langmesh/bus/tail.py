@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final
 
 import nats.errors
-from nats.aio.msg import Msg
 
 from langmesh.bus.acks import Delivered
 from langmesh.bus.client import Bus
@@ -105,7 +104,7 @@ class Tail:
     async def _follow(self, first: asyncio.Future[None]) -> None:
         self._inbox = self._bus.new_inbox()
         try:
-            subscription = await self._bus.subscribe(self._inbox, self._on_message)
+            subscription = await self._bus.hear(self._inbox, self._on_message)
         except nats.errors.Error as exc:
             raise MeshError(
                 ErrorCode.BROKER_UNAVAILABLE, f"cannot follow {self._stream}: {exc}"
@@ -174,16 +173,18 @@ class Tail:
             # From here on nothing may be missed, whatever happens to this consumer.
             self._next_seq = int(answer.get("delivered", {}).get("stream_seq", 0)) + 1
 
-    async def _on_message(self, message: Msg) -> None:
+    def _on_message(
+        self, subject: str, reply: str, body: bytes, _headers: Mapping[str, str]
+    ) -> None:
         self._last_sign = monotonic()
-        if not message.reply.startswith("$JS.ACK."):
-            if message.reply:  # a flow control request: the answer lets the broker send on
-                self._bus.send(message.reply, b"")
+        if not reply.startswith("$JS.ACK."):
+            if reply:  # a flow control request: the answer lets the broker send on
+                self._bus.send(reply, b"")
             return
-        info = Delivered.of(message.reply)
+        info = Delivered.of(reply)
         if info.consumer_seq != self._consumer_seq + 1:
             self._restart.set()
             return
         self._consumer_seq = info.consumer_seq
         self._next_seq = info.stream_seq + 1
-        self._handler(message.subject, message.data, info.stream_seq)
+        self._handler(subject, body, info.stream_seq)

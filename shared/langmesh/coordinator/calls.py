@@ -17,7 +17,7 @@ from langgraph.types import PregelExecutableTask
 
 from langmesh.bus.blobs import Blobs
 from langmesh.errors import ErrorCode, MeshError
-from langmesh.graphs import compat, functions
+from langmesh.graphs import functions, seam
 from langmesh.graphs.faults import fault_of
 from langmesh.graphs.serde import Serde, fetch, stow
 from langmesh.wire.messages import CallDone
@@ -34,7 +34,7 @@ class _Open:
     """An attempt that may call."""
 
     task: PregelExecutableTask
-    caller: compat.Caller
+    caller: seam.Caller
     node: str
     invocation: str
     begun: dict[int, asyncio.Future[object]] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class Calls:
         self,
         cap: str,
         task: PregelExecutableTask,
-        caller: compat.Caller | None,
+        caller: seam.Caller | None,
         *,
         node: str,
         invocation: str,
@@ -82,7 +82,7 @@ class Calls:
     async def recall(
         self,
         task: PregelExecutableTask,
-        caller: compat.Caller,
+        caller: seam.Caller,
         done: Sequence[CallDone],
         *,
         node: str,

@@ -212,7 +212,7 @@ class Dealer:
                 dealer=self._instance,
                 subject=delivery.subject,
                 body=delivery.body,
-                headers=delivery.headers,
+                headers=dict(delivery.headers),
                 reply=delivery.reply,
                 again=again,
             )

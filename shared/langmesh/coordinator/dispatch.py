@@ -134,10 +134,7 @@ class Dispatcher:
                 return await attempt.outcome
             if attempt.must_be_done:
                 raise MeshError(ErrorCode.INTERNAL, f"{attempt.slot} is empty by now")
-            attempt.sent_at = monotonic()
-            await self._bus.append_then(
-                attempt.subject, attempt.body, functools.partial(self._on_published, attempt)
-            )
+            self._publish(attempt)
             self._watch_service(attempt)
             return await attempt.outcome
         except asyncio.CancelledError:
@@ -148,7 +145,7 @@ class Dispatcher:
         finally:
             self._pending.pop(attempt.cap, None)
 
-    def _publish_again(self, attempt: Attempt) -> None:
+    def _publish(self, attempt: Attempt) -> None:
         attempt.sent_at = monotonic()
         self._bus.append_nowait(
             attempt.subject, attempt.body, functools.partial(self._on_published, attempt)
@@ -163,7 +160,7 @@ class Dispatcher:
                 attempt.outcome.set_exception(result)
         elif not attempt.outcome.done():
             log.warning("a task is not sent yet: %s", result)
-            asyncio.get_running_loop().call_later(_RETRY_S, self._publish_again, attempt)
+            asyncio.get_running_loop().call_later(_RETRY_S, self._publish, attempt)
 
     async def _call_off(self, attempt: Attempt) -> None:
         message = CancelTasks(
@@ -280,7 +277,7 @@ class Dispatcher:
             self._resolve(attempt, found[1])
         else:
             log.warning("task %s of run %s is sent again", attempt.cap, attempt.run)
-            self._publish_again(attempt)
+            self._publish(attempt)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -168,14 +168,22 @@ class EventWriter:
         self._seq += len(self._queue)
         self._wake()
 
-    async def unstored(self, seq: int | None = None) -> list[bytes]:
-        """The events that are not known to be stored, encoded, in their order.
+    @property
+    def encoded(self) -> bool:
+        """Whether no event is queued that has to be made smaller first."""
+        return not self._large
+
+    async def encode(self) -> None:
+        """Make smaller what is too large as it is."""
+        if self._large:
+            await self._shrink()
+
+    def unstored(self, seq: int | None = None) -> list[bytes]:
+        """The events that are not known to be stored, in their order; call :meth:`encode` before.
 
         Args:
             seq: Only those up to this number.
         """
-        if self._large:
-            await self._shrink()
         bodies = [body for body in self._queue if isinstance(body, bytes)]
         if self._body is not None:
             bodies.insert(0, self._body)

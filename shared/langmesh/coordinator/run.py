@@ -20,7 +20,7 @@ from langmesh.coordinator.runlog import RunLog
 from langmesh.coordinator.tasks import Engine, Tasks
 from langmesh.coordinator.threads import Thread
 from langmesh.errors import ErrorCode, MeshError
-from langmesh.graphs import compat
+from langmesh.graphs import compat, seam
 from langmesh.graphs.faults import error_info
 from langmesh.graphs.loading import LoadedGraph
 from langmesh.graphs.remote import run_config
@@ -384,9 +384,13 @@ class Run:
             self._on_loop(loop)
 
         config["configurable"] |= {
-            compat.DISPATCH_KEY: tasks.dispatch,
-            compat.LOOP_KEY: compat.LoopHook(
-                compat.StreamProtocol(on_chunk, own), on_loop, self.log.put
+            seam.DISPATCH_KEY: tasks.dispatch,
+            seam.LOOP_KEY: seam.LoopHook(
+                compat.StreamProtocol(on_chunk, own),
+                on_loop,
+                self.log.put,
+                self.log.saver.put_at_once,
+                self.log.saver.put_writes_at_once,
             ),
         }
         # What is told is told when it happens: the log fixes it with the checkpoint that follows.

@@ -55,7 +55,7 @@ class RunLog:
         self._events = events
         self._mark = mark
         self._known = known
-        self.saver: ThreadSaver = thread.saver(loaded, beside=self._beside, stored=self._on_stored)
+        self.saver: ThreadSaver = thread.saver(loaded, beside=self, stored=self._on_stored)
         """LangGraph's checkpointer for the run."""
         self.begun = asyncio.Event()
         """Set when the run needs its submission no more: the log and the mark have it."""
@@ -99,7 +99,8 @@ class RunLog:
             MeshError: FENCED and the like: they never will be.
         """
         if self._beginning is not None:
-            events = await self._events.unstored(self._begin_seq)
+            await self._events.encode()
+            events = self._events.unstored(self._begin_seq)
             if beginning := self._take_beginning():
                 record = msgspec.structs.replace(beginning[0], events=events)
                 self._stated = self._thread.log.append_nowait([record])
@@ -130,7 +131,8 @@ class RunLog:
             MeshError: FENCED and the like.
         """
         if self._known or self._beginning is not None:
-            events = await self._events.unstored()
+            await self._events.encode()
+            events = self._events.unstored()
             record = kind(run_id=self._run_id, seq=self._events.seq, events=events, **fields)
             writes = self.saver.take_writes()
             await self._thread.append([*self._take_beginning(), *writes, record])
@@ -138,14 +140,23 @@ class RunLog:
             self.begun.set()
         self._events.release_all()
 
-    async def _beside(self, checkpoint_id: str) -> list[Record]:
+    @property
+    def ready(self) -> bool:
+        """Whether :meth:`records` can be called without :meth:`prepare`."""
+        return self._events.encoded
+
+    async def prepare(self) -> None:
+        """Have all events in the form in which an entry holds them."""
+        await self._events.encode()
+
+    def records(self, checkpoint_id: str) -> list[Record]:
         """What is stated in one entry with a checkpoint."""
         applied = list(self.take_applied())
         seq = self._positions.pop(checkpoint_id, self._events.seq)
         step = SuperstepRecord(
             run_id=self._run_id,
             seq=seq,
-            events=await self._events.unstored(seq),
+            events=self._events.unstored(seq),
             checkpoint_id=checkpoint_id,
             applied=applied,
         )

@@ -8,8 +8,9 @@ far clients were told, all or nothing. What tasks write is in their slots until 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from typing import Any
+import functools
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from typing import Any, Protocol
 
 import msgspec
 from langchain_core.runnables import RunnableConfig
@@ -26,6 +27,7 @@ from langmesh.checkpoint import codec
 from langmesh.checkpoint.codec import Stored
 from langmesh.checkpoint.strict import StrictSerde
 from langmesh.clock import new_id
+from langmesh.errors import MeshError
 from langmesh.log import ThreadLog, ThreadState
 from langmesh.log.chain import Tail
 from langmesh.log.values import Values
@@ -39,8 +41,19 @@ from langmesh.wire.log import (
 )
 from langmesh.wire.messages import Value
 
-RecordsOf = Callable[[str], Awaitable[Sequence[Record]]]
-"""Gives the records that go into one entry with a checkpoint of that id."""
+
+class Beside(Protocol):
+    """What else is stated in one entry with a checkpoint."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether the records can be asked for without :meth:`prepare`."""
+
+    async def prepare(self) -> None:
+        """Make them ready."""
+
+    def records(self, checkpoint_id: str) -> Sequence[Record]:
+        """The records that go with a checkpoint; each is asked for once."""
 
 
 class ThreadSaver(BaseCheckpointSaver[str]):
@@ -63,7 +76,7 @@ class ThreadSaver(BaseCheckpointSaver[str]):
         values: Values,
         serde: StrictSerde,
         *,
-        beside: RecordsOf | None = None,
+        beside: Beside | None = None,
         stored: Callable[[], None] = lambda: None,
         hidden: Collection[str] = (),
     ) -> None:
@@ -175,37 +188,99 @@ class ThreadSaver(BaseCheckpointSaver[str]):
             MeshError: As :meth:`aget_tuple`.
         """
         checkpoint_id = checkpoint["id"]
-        commit = self._commit_of(checkpoint_id)
+        self._commit_of(checkpoint_id)
         try:
-            tail = await self._append(config, checkpoint, metadata, new_versions)
+            record = self._encoded(
+                await self._log.load(), config, checkpoint, metadata, new_versions
+            )
+            tail = await self._append(record)
         except BaseException as exc:
             self._fail(exc)
             raise
-        commit.set_result(tail)
-        self._stored()
-        del self._commits[checkpoint_id]
+        self._commit(checkpoint_id, tail)
         return codec.config_of(self._log.chain, checkpoint_id)
 
-    async def _append(
+    def put_at_once(
         self,
         config: RunnableConfig,
         checkpoint: Checkpoint,
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
-    ) -> Tail:
-        state = await self._log.load()
+    ) -> asyncio.Future[Tail] | None:
+        """Like :meth:`aput`, sending before it returns; None, and nothing done, if it has to wait.
+
+        Returns:
+            Resolves when the checkpoint is stored, or to what :meth:`aput` would raise.
+        """
+        state = self._log.state
+        if state is None or self._failure is not None:
+            return None
+        if self._beside is not None and not self._beside.ready:
+            return None
+        checkpoint_id = checkpoint["id"]
+        commit = self._commit_of(checkpoint_id)
+        try:
+            record = self._encoded(state, config, checkpoint, metadata, new_versions)
+            if any(_is_large(each.value) for each in record.values):
+                sent: asyncio.Future[Tail] = asyncio.ensure_future(self._append(record))
+            else:
+                sent = self._send(record)
+        except MeshError as exc:
+            self._fail(exc)
+            return commit
+        sent.add_done_callback(functools.partial(self._on_sent, checkpoint_id))
+        return commit
+
+    def _on_sent(self, checkpoint_id: str, sent: asyncio.Future[Tail]) -> None:
+        if sent.cancelled():
+            self._fail(asyncio.CancelledError())
+        elif (problem := sent.exception()) is not None:
+            self._fail(problem)
+        else:
+            self._commit(checkpoint_id, sent.result())
+
+    def _commit(self, checkpoint_id: str, tail: Tail) -> None:
+        self._stored()
+        commit = self._commits.pop(checkpoint_id)
+        if not commit.done():
+            commit.set_result(tail)
+
+    def _encoded(
+        self,
+        state: ThreadState,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> CheckpointRecord:
         record = codec.encode_checkpoint(self._strict, config, checkpoint, metadata)
         values = []
         for channel, version in codec.channels_to_store(state, checkpoint, new_versions).items():
             what = f"state channel {channel!r}"
             value = self._strict.encode(checkpoint["channel_values"][channel], what=what)
-            values.append(ChannelValue(channel, version, await self._stowed(value)))
-        record = msgspec.structs.replace(record, values=values)
-        beside = await self._beside(checkpoint["id"]) if self._beside is not None else ()
-        return await self._log.append_nowait([*self.take_writes(), record, *beside])
+            values.append(ChannelValue(channel, version, value))
+        return msgspec.structs.replace(record, values=values)
+
+    async def _append(self, record: CheckpointRecord) -> Tail:
+        values = [
+            ChannelValue(each.channel, each.version, await self._stowed(each.value))
+            for each in record.values
+        ]
+        if self._beside is not None:
+            await self._beside.prepare()
+        return await self._send(msgspec.structs.replace(record, values=values))
+
+    def _send(self, record: CheckpointRecord) -> asyncio.Future[Tail]:
+        beside = () if self._beside is None else self._beside.records(record.checkpoint_id)
+        # LangGraph's own first task may finish before the checkpoint that it is of is sent; with
+        # its writes in that checkpoint's entry, a successor would find nothing left to run.
+        early = [each for each in self._writes if each.checkpoint_id == record.checkpoint_id]
+        before = [each for each in self._writes if each.checkpoint_id != record.checkpoint_id]
+        self._writes = early
+        return self._log.append_nowait([*before, record, *beside])
 
     async def _stowed(self, value: Value) -> Value:
-        return value if len(value.data) < BLOB_BYTES_MIN else await self._values.stow(value)
+        return await self._values.stow(value) if _is_large(value) else value
 
     async def aput_writes(
         self,
@@ -220,7 +295,34 @@ class ThreadSaver(BaseCheckpointSaver[str]):
             MeshError: VALUE_NOT_SERIALIZABLE.
         """
         place = codec.place_of(config)
-        record = codec.encode_writes(self._strict, place, writes, task_id, task_path)
+        await self._remember(codec.encode_writes(self._strict, place, writes, task_id, task_path))
+
+    def put_writes_at_once(
+        self,
+        config: RunnableConfig,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str = "",
+    ) -> asyncio.Future[None]:
+        """Like :meth:`aput_writes`, done when it returns unless a value is large.
+
+        Returns:
+            Resolves when it is done, or to what :meth:`aput_writes` would raise.
+        """
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        try:
+            place = codec.place_of(config)
+            record = codec.encode_writes(self._strict, place, writes, task_id, task_path)
+        except MeshError as exc:
+            done.set_exception(exc)
+            return done
+        if any(_is_large(each.value) for each in record.writes):
+            return asyncio.ensure_future(self._remember(record))
+        self._writes.append(record)
+        done.set_result(None)
+        return done
+
+    async def _remember(self, record: WritesRecord) -> None:
         stowed = [
             ChannelWrite(each.index, each.channel, await self._stowed(each.value))
             for each in record.writes
@@ -287,3 +389,8 @@ class ThreadSaver(BaseCheckpointSaver[str]):
         state = await self._log.load()
         shown = (each for each in state.ancestors(record.checkpoint_id) if each not in self._hidden)
         return next(shown, "")
+
+
+def _is_large(value: Value) -> bool:
+    """Whether a value goes by reference."""
+    return len(value.data) >= BLOB_BYTES_MIN

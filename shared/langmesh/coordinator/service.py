@@ -25,7 +25,7 @@ from langmesh.coordinator.rpc import Rpc
 from langmesh.coordinator.tasks import Engine
 from langmesh.coordinator.threads import Threads
 from langmesh.coordinator.tidying import tidying
-from langmesh.graphs import compat, directory
+from langmesh.graphs import directory, seam
 from langmesh.graphs.loading import load
 from langmesh.graphs.sources import parse_sources
 from langmesh.registry import keys, loads, records
@@ -74,7 +74,7 @@ class Coordinator:
     @contextlib.asynccontextmanager
     async def serving(self, service: Service, bus: Bus, etcd: Etcd) -> AsyncIterator[None]:
         """Serve while the block runs."""
-        compat.install_seam()
+        seam.install_seam()
         settings = service.settings
         await asyncio.gather(
             ensure_streams(bus, replicas=settings.replicas, ages_s=lifetimes(settings)),

@@ -20,7 +20,7 @@ from langmesh.coordinator.catalog import Catalog
 from langmesh.coordinator.dispatch import Attempt, Dispatcher
 from langmesh.coordinator.events import EventWriter
 from langmesh.errors import ErrorCode, MeshError
-from langmesh.graphs import compat, functions
+from langmesh.graphs import functions, seam
 from langmesh.graphs.loading import LoadedGraph
 from langmesh.graphs.remote import TaskParts, apply_outcome, plain
 from langmesh.service.configuration import Configuration
@@ -100,7 +100,7 @@ class Tasks:
         taken, self._applied = self._applied, []
         return taken
 
-    async def dispatch(self, task: PregelExecutableTask, caller: compat.Caller | None) -> None:
+    async def dispatch(self, task: PregelExecutableTask, caller: seam.Caller | None) -> None:
         """The seam: what LangGraph calls instead of running a task."""
         called = functions.called_of(task)
         node = None if called is not None else self.loaded.topology.nodes.get(task.name)
@@ -133,7 +133,7 @@ class Tasks:
         return self._broken or self.is_left()
 
     async def _attempts(
-        self, task: PregelExecutableTask, parts: TaskParts, caller: compat.Caller | None
+        self, task: PregelExecutableTask, parts: TaskParts, caller: seam.Caller | None
     ) -> TaskOutcome:
         """Try a task until an attempt's outcome is its last."""
         called = functions.called_of(task)
@@ -183,7 +183,7 @@ class Tasks:
         number: int,
         links: list[str],
         first_at: int,
-        caller: compat.Caller | None,
+        caller: seam.Caller | None,
     ) -> tuple[TaskOutcome, Attempt]:
         engine = self.engine
         called = functions.called_of(task)
@@ -217,7 +217,7 @@ class Tasks:
             invocation=invocation,
         )
         message_id = new_id()
-        span = engine.tracer.begin(
+        span = engine.tracer.unrecorded(self.span.traceparent) or engine.tracer.begin(
             attributes.send(
                 context,
                 subject=binding.subject,

@@ -1,20 +1,15 @@
-"""Every private name of LangGraph, in one place, checked at start-up.
+"""LangGraph's private names, in one place, checked at start-up.
 
-The seam: all tasks of LangGraph's loop pass ``langgraph.pregel._runner.arun_with_retry``.
-:func:`install_seam` replaces it by a function that looks for a dispatcher in the task's config: a
-mesh run has one, every other run in the process goes on as before. The names below were unchanged
-from langgraph 1.2.0 to 1.2.22 except where :func:`check` pins a signature.
+Those of its loop stand in :mod:`langmesh.graphs.seam`. The names below were unchanged from
+langgraph 1.2.0 to 1.2.22 except where :func:`check` pins a signature.
 """
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextvars import Context
-from dataclasses import dataclass
-from typing import Any, Final, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 from langchain_core.runnables.config import var_child_runnable_config
 from langgraph._internal import _serde
@@ -38,7 +33,6 @@ from langgraph._internal._constants import (
     NS_SEP,
     PULL,
     PUSH,
-    RETURN,
 )
 from langgraph._internal._runnable import RunnableSeq, coerce_to_runnable
 from langgraph._internal._scratchpad import PregelScratchpad
@@ -47,7 +41,7 @@ from langgraph.channels.base import BaseChannel
 from langgraph.errors import ParentCommand
 from langgraph.func import _TaskFunction as TaskFunction
 from langgraph.managed.base import is_managed_value
-from langgraph.pregel import Pregel, _executor, _retry, _runner
+from langgraph.pregel import Pregel, _retry
 from langgraph.pregel._algo import LazyAtomicCounter, PregelTaskWrites, local_read
 from langgraph.pregel._call import get_runnable_for_task
 from langgraph.pregel._io import read_channels
@@ -73,18 +67,13 @@ __all__ = [
     "CONFIG_KEY_SEND",
     "CONFIG_KEY_TASK_ID",
     "CONFIG_KEY_THREAD_ID",
-    "DISPATCH_KEY",
     "ERROR",
     "INTERRUPT",
-    "LOOP_KEY",
     "MISSING",
     "PULL",
     "PUSH",
     "AsyncPregelLoop",
     "BaseChannel",
-    "Caller",
-    "Dispatch",
-    "LoopHook",
     "PregelExecutableTask",
     "PregelNode",
     "RunnableSeq",
@@ -95,7 +84,6 @@ __all__ = [
     "channels_of",
     "check",
     "get_runnable_for_task",
-    "install_seam",
     "managed_of",
     "output_of",
     "reader",
@@ -105,40 +93,10 @@ __all__ = [
     "should_retry",
 ]
 
-DISPATCH_KEY: Final = "__langmesh_dispatch"
-"""Key in ``configurable``; the leading underscores keep it out of checkpoint metadata."""
+Signatures = Mapping[str, tuple[Callable[..., Any], tuple[str, ...]]]
+"""What functions have as parameters, by the name that an error tells."""
 
-LOOP_KEY: Final = "__langmesh_loop"
-"""Key in ``configurable`` of a ``LoopHook``."""
-
-Caller = Callable[..., asyncio.Future[Any]]
-"""LangGraph's own way for a task to call a ``@task`` function."""
-
-Dispatch = Callable[[PregelExecutableTask, Caller | None], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class LoopHook:
-    """What a mesh run does with LangGraph's loop."""
-
-    stream: StreamProtocol
-    """Gets every chunk at the moment when it comes to be, as (namespace, mode, data)."""
-    entered: Callable[[AsyncPregelLoop], None]
-    """Called when the loop has taken its input, before its first task and its first save."""
-    put: Callable[[str], None]
-    """Called with a checkpoint's id when the loop hands it over to be saved, which comes later."""
-
-
-_original = _retry.arun_with_retry
-_enter = AsyncPregelLoop.__aenter__
-_threadsafe: Any = getattr(_executor, "run_coroutine_threadsafe")  # noqa: B009  not exported
-
-_SIGNATURES: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
-    "_runner.arun_with_retry": (_original, ("task", "retry_policy", "stream", "configurable")),
-    "_executor.run_coroutine_threadsafe": (
-        _threadsafe,
-        ("coro", "loop", "lazy", "name", "context"),
-    ),
+_SIGNATURES: Signatures = {
     "_retry._arun_with_timeout": (
         _retry._arun_with_timeout,
         ("task", "config", "timeout", "attempt_ctx", "stream"),
@@ -164,13 +122,16 @@ _SIGNATURES: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
 }
 
 
-def check() -> None:
+def check(more: Signatures) -> None:
     """Verify that the private names have the signatures that this module was written against.
+
+    Args:
+        more: Those of another module.
 
     Raises:
         MeshError: LANGGRAPH_INCOMPATIBLE naming the function and both signatures.
     """
-    for name, (function, expected) in _SIGNATURES.items():
+    for name, (function, expected) in {**_SIGNATURES, **more}.items():
         found = tuple(inspect.signature(function).parameters)
         if found != expected:
             from importlib.metadata import version
@@ -179,67 +140,6 @@ def check() -> None:
                 ErrorCode.LANGGRAPH_INCOMPATIBLE,
                 f"langgraph {version('langgraph')}: {name} takes {found}, expected {expected}",
             )
-
-
-async def _entered(self: AsyncPregelLoop) -> AsyncPregelLoop:
-    hook: LoopHook | None = self.config.get(CONF, {}).get(LOOP_KEY)
-    if hook is None or self.is_nested:
-        return await _enter(self)
-    self.stream = hook.stream
-    _observe_puts(self, hook)
-    await _enter(self)
-    hook.entered(self)
-    return self
-
-
-def _observe_puts(loop: AsyncPregelLoop, hook: LoopHook) -> None:
-    put = loop._put_checkpoint
-
-    def observed(metadata: Any) -> None:
-        before = getattr(loop, "_put_checkpoint_fut", None)
-        put(metadata)
-        if getattr(loop, "_put_checkpoint_fut", None) is not before:
-            hook.put(loop.checkpoint["id"])
-
-    setattr(loop, "_put_checkpoint", observed)  # noqa: B010  a method cannot be assigned to
-
-
-async def _seam(
-    task: PregelExecutableTask,
-    retry_policy: Sequence[Any] | None,
-    stream: bool = False,
-    configurable: dict[str, Any] | None = None,
-) -> Any:
-    dispatch: Dispatch | None = task.config.get(CONF, {}).get(DISPATCH_KEY)
-    if dispatch is None or task.name == "__start__":
-        return await _original(task, retry_policy, stream=stream, configurable=configurable)
-    # Retries, timeouts and the rest of the node's policies apply at the agent.
-    await dispatch(task, (configurable or {}).get(CONFIG_KEY_CALL))
-    # What the caller of a function waits for; a node's task only writes.
-    return next((value for channel, value in task.writes if channel == RETURN), None)
-
-
-def _in_its_loop(
-    coro: Coroutine[Any, Any, Any],
-    loop: asyncio.AbstractEventLoop,
-    *,
-    lazy: bool,
-    name: str | None = None,
-    context: Context | None = None,
-) -> asyncio.Future[Any]:
-    """Start a coroutine as LangGraph does; from the loop's own thread, without waking that up."""
-    if asyncio._get_running_loop() is loop:
-        return loop.create_task(coro, name=name, context=context)
-    future: asyncio.Future[Any] = _threadsafe(coro, loop, lazy=lazy, name=name, context=context)
-    return future
-
-
-def install_seam() -> None:
-    """Route the tasks of runs that carry a dispatcher through it; idempotent."""
-    check()
-    setattr(_executor, "run_coroutine_threadsafe", _in_its_loop)  # noqa: B010  not exported either
-    setattr(_runner, "arun_with_retry", _seam)  # noqa: B010  the name is imported there, not exported
-    setattr(AsyncPregelLoop, "__aenter__", _entered)  # noqa: B010  likewise
 
 
 def output_of(loop: AsyncPregelLoop, channels: str | Sequence[str]) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 from langgraph.types import PregelExecutableTask
 
 from langmesh.errors import ErrorCode, MeshError
-from langmesh.graphs import compat
+from langmesh.graphs import compat, seam
 
 
 class Called:
@@ -56,7 +56,7 @@ class _Indexes(deque[int]):
 
 
 def begin_call(
-    task: PregelExecutableTask, caller: compat.Caller, called: Called, given: Any, index: int
+    task: PregelExecutableTask, caller: seam.Caller, called: Called, given: Any, index: int
 ) -> asyncio.Future[Any]:
     """Let a task call a function; a call of the same place is the same task.
 

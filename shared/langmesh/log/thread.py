@@ -99,6 +99,11 @@ class ThreadLog:
         return self._tail
 
     @property
+    def state(self) -> ThreadState | None:
+        """What :meth:`load` returns without reading; None if it would read, or raise."""
+        return None if self._failure is not None else self._state
+
+    @property
     def failed(self) -> bool:
         """Whether it is fenced or quarantined, so that it raises for good."""
         return self._failure is not None

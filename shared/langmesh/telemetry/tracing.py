@@ -82,6 +82,16 @@ class Tracer:
             self._finish,
         )
 
+    def unrecorded(self, parent: str) -> Span | None:
+        """The span below a parent whose trace is not recorded here; None if it is, or is none.
+
+        Ask before describing a span: most are not recorded, and a description costs more than that.
+        """
+        context = parse(parent)
+        if context is None or (context.sampled and self._finish is not None):
+            return None
+        return Span(context.traceparent)
+
     def begin(
         self,
         what: SpanStart,

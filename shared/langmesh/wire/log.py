@@ -284,8 +284,19 @@ def encode_entry(entry: Entry, records: Sequence[msgspec.Raw] = ()) -> bytes:
         entry: Without its records.
         records: What :func:`encode_record` made of them.
     """
-    fields = {name: getattr(entry, name) for name in entry.__struct_fields__}
-    return _encoder.encode(_LooseEntry(**{**fields, "records": list(records)}))
+    loose = _LooseEntry(
+        id=entry.id,
+        number=entry.number,
+        previous=entry.previous,
+        thread=entry.thread,
+        namespace=entry.namespace,
+        writer=entry.writer,
+        epoch=entry.epoch,
+        time_ms=entry.time_ms,
+        records=list(records),
+        stowed=entry.stowed,
+    )
+    return _encoder.encode(loose)
 
 
 def decode_entry(body: bytes) -> tuple[Entry, list[Record | UnknownRecord]]:
