@@ -118,9 +118,16 @@ async def test_a_server_that_never_gets_ready_is_given_up(guard, tmp_path, monke
     assert child.returncode == -signal.SIGKILL
 
 
+class _NeverReady(EmbeddedNats):
+    """The server, whose start can be cancelled however soon it serves."""
+
+    async def _until_ready(self, child):
+        await asyncio.Event().wait()
+
+
 async def test_a_cancelled_start_leaves_no_process(tmp_path):
     async with Guard() as guard:
-        server = EmbeddedNats(tmp_path / "nats", tmp_path / "log", guard=guard)
+        server = _NeverReady(tmp_path / "nats", tmp_path / "log", guard=guard)
         start = asyncio.create_task(server.start())
         await asyncio.sleep(0)
         (child,) = guard.children
